@@ -1,0 +1,1 @@
+"""The supervisor: mounts, negotiates, watches workers, and the command line."""

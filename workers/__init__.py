@@ -1,0 +1,1 @@
+"""What a worker process needs: kernel tables, codec, ring, arena, engine, filesystem API, filesystems."""
