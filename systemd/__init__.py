@@ -1,1 +1,1 @@
-"""The unit files and configuration snippets, as package data: `importlib.resources.files("ringmount.systemd")`."""
+"""Unit files and configuration snippets, read by `importlib.resources.files("ringmount.systemd")`."""

@@ -1,0 +1,70 @@
+# What a newcomer needs: `sudo make run` and `sudo make test`. CONTRIBUTING.md says more.
+
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTEST_ARGS ?=
+FUZZ_SECONDS ?= 60
+
+# The caches that root leaves behind belong to the owner of the checkout. -h: never follow a link.
+give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml $$(ls -d .*_cache .hypothesis 2>/dev/null) Makefile
+
+.PHONY: help setup dev run test lint types format fuzz dist clean
+.NOTPARALLEL:
+
+help:
+	@echo 'sudo make run    set everything up and serve the demo mount (config/mounts/demo.yaml); Ctrl-C ends it'
+	@echo 'sudo make test   set everything up, then lint, types and all tests; PYTEST_ARGS="tests/pure -k name" narrows'
+	@echo 'make setup       system packages, .venv and the package in it (PYTHON=... chooses the interpreter)'
+	@echo 'make dev         setup, with the tools for tests and lint'
+	@echo 'make lint        ruff, mypy --strict, import-linter'
+	@echo 'make format      let ruff format the code and sort the imports'
+	@echo 'make fuzz        fuzz the decoders for FUZZ_SECONDS=60 each'
+	@echo 'make dist        source archive and wheel in dist/'
+	@echo 'make clean       remove what these commands made, .venv too'
+
+setup:
+	@.ci/setup run
+
+dev:
+	@.ci/setup dev
+
+run:
+	@[ "$$(id -u)" -eq 0 ] || { echo 'ringmount: this needs root for mount(2) and the ring switch: sudo make run' >&2; exit 1; }
+	@.ci/setup run
+	@.ci/ring
+	@exec .ci/demo
+
+# Where root and the ring are at hand, a test that skips for want of them fails.
+test: dev
+	@.ci/ring
+	@if [ "$$(id -u)" -ne 0 ]; then \
+	     echo 'ringmount: tests that mount need root and will be skipped: sudo make test runs them all'; \
+	 elif grep -qs Y /sys/module/fuse/parameters/enable_uring; then \
+	     export RINGMOUNT_REQUIRE_RING=1; \
+	 fi; \
+	 $(MAKE) --no-print-directory lint pytest; result=$$?; $(give_back); exit $$result
+
+lint: dev
+	@echo '== ruff check';    $(BIN)/ruff check
+	@echo '== ruff format';   $(BIN)/ruff format --check
+	@echo '== mypy --strict'; $(BIN)/mypy
+	@echo '== import-linter'; $(BIN)/lint-imports --no-logo
+
+.PHONY: pytest
+pytest: dev
+	@echo '== pytest';        $(BIN)/python -P -m pytest $(PYTEST_ARGS)
+
+format: dev
+	@$(BIN)/ruff check --fix --select I
+	@$(BIN)/ruff format
+
+fuzz: dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[fuzz]'
+
+dist: dev
+	@rm -rf dist
+	@$(BIN)/python -P -m build --no-isolation
+
+clean:
+	@rm -rf .venv build dist *.egg-info workers/_native*.so .*_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
