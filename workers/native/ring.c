@@ -1,0 +1,489 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "ring.h"
+
+/* The kernel's ABI (include/uapi/linux/fuse.h, 7.42), as far as C needs it; workers/abi.py has it whole and
+   tests/pure/test_abi.py checks it against the running kernel. */
+enum { URING_CMD = 46, CMD_REGISTER = 1, CMD_COMMIT_AND_FETCH = 2 };
+enum { OP_READ = 15, OP_WRITE = 16, OP_FORGET = 2, OP_INTERRUPT = 36, OP_BATCH_FORGET = 42 };
+enum { HEADER_SIZE = 288, OP_IN = 128, OP_IN_SIZE = 128, OUT_HEADER = 16, IN_HEADER = 40 };
+
+struct in_header {
+	uint32_t len, opcode;
+	uint64_t unique, nodeid;
+	uint32_t uid, gid, pid;
+	uint16_t total_extlen, padding;
+};
+
+struct out_header {
+	uint32_t len;
+	int32_t error;
+	uint64_t unique;
+};
+
+struct entry_header {            /* fuse_uring_req_header */
+	uint8_t in_out[OP_IN];
+	uint8_t op_in[OP_IN_SIZE];
+	uint64_t flags, commit_id;
+	uint32_t payload_size, padding;
+	uint64_t reserved;
+};
+_Static_assert(sizeof(struct entry_header) == HEADER_SIZE, "fuse_uring_req_header");
+_Static_assert(sizeof(struct in_header) == IN_HEADER, "fuse_in_header");
+_Static_assert(sizeof(struct rm_journal) == 192, "a journal record is three cache lines");
+
+struct uring_command {           /* fuse_uring_cmd_req, at offset 48 of the SQE */
+	uint64_t flags, commit_id;
+	uint16_t qid;
+	uint8_t padding[6];
+};
+
+struct rm_ring {
+	struct io_uring ring;
+	struct rm_arena arena;
+	struct rm_worker *worker;
+	int fuse_fd;
+	struct iovec (*iov)[2];  /* per entry: read by the kernel at submission only */
+};
+
+uint64_t rm_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* --- statistics ---------------------------------------------------------------------------------------- */
+
+/* Log-linear, as HDR histograms are: sixteen linear buckets of 128 ns, then eight per octave. */
+int rm_bucket(uint64_t ns)
+{
+	uint64_t units = ns >> 7;
+
+	if (units < 16)
+		return (int)units;
+	int exponent = 63 - __builtin_clzll(units);
+	int bucket = 16 + (exponent - 4) * 8 + (int)((units >> (exponent - 3)) & 7);
+
+	return bucket < RM_BUCKETS ? bucket : RM_BUCKETS - 1;
+}
+
+uint64_t rm_bucket_floor(int bucket)
+{
+	if (bucket < 16)
+		return (uint64_t)bucket << 7;
+	int exponent = 4 + (bucket - 16) / 8;
+
+	return (8u + (uint64_t)(bucket - 16) % 8) << (exponent - 3) << 7;
+}
+
+static void count_reply(struct rm_worker *worker, const struct rm_journal *journal, uint64_t now)
+{
+	const struct in_header *header = (const struct in_header *)journal->header;
+	uint32_t opcode = header->opcode;
+	struct rm_opstats *stats = &worker->ops[opcode < RM_OPCODES ? opcode : 0];
+	uint64_t took = now - journal->delivered_ns;
+
+	stats->count++;
+	stats->total_ns += took;
+	if (took > stats->max_ns)
+		stats->max_ns = took;
+	stats->buckets[rm_bucket(took)]++;
+	worker->requests++;
+	if (journal->error) {
+		stats->errors++;
+		worker->errors++;
+	} else if (opcode == OP_READ) {
+		worker->bytes_read += journal->size;
+	} else if (opcode == OP_WRITE) {
+		worker->bytes_written += journal->payload_size;
+	}
+}
+
+/* --- journal ------------------------------------------------------------------------------------------- */
+
+/* From the kernel's copy in the entry to the journal. The reply's header will overwrite the request's, and a short reply the
+   start of its payload (the names): both are kept, so that a successor can run the request again. A WRITE's
+   data is not overwritten before the write was done: its reply has 8 bytes, and those are kept too. */
+static void journal_delivery(const struct rm_arena *arena, uint32_t index, uint64_t now)
+{
+	uint8_t *page = rm_entry_page(arena, index);
+	struct entry_header *header = (struct entry_header *)page;
+	struct rm_journal *journal = &arena->journal[index];
+	uint32_t payload = header->payload_size;
+
+	if (payload > arena->payload)
+		payload = (uint32_t)arena->payload;
+	memcpy(journal->header, header->in_out, IN_HEADER);
+	journal->payload_size = payload;
+	journal->saved = payload < RM_SAVED_MAX ? payload : RM_SAVED_MAX;
+	memcpy(page + RM_SAVED_AT, page + RM_ENTRY_PAGE, journal->saved);
+	journal->commit_id = header->commit_id;
+	journal->delivered_ns = now;
+	journal->error = 0;
+	journal->size = 0;
+	journal->deaths = 0;
+	journal->intent[0] = journal->intent[1] = 0;
+	__atomic_store_n(&journal->state, RM_DELIVERED, __ATOMIC_RELEASE);
+}
+
+int64_t rm_find_unique(const struct rm_arena *arena, uint64_t unique)
+{
+	for (uint32_t index = 0; index < arena->count; index++) {
+		const struct entry_header *header = (const struct entry_header *)rm_entry_page(arena, index);
+		const struct rm_journal *journal = &arena->journal[index];
+		uint32_t state = __atomic_load_n(&journal->state, __ATOMIC_ACQUIRE);
+
+		if ((state == RM_DELIVERED || state == RM_STARTED) &&
+		    ((const struct in_header *)journal->header)->unique == unique)
+			return index;
+		if (header->commit_id && ((const struct in_header *)header->in_out)->unique == unique)
+			return index;
+	}
+	return -1;
+}
+
+/* --- the ring ------------------------------------------------------------------------------------------ */
+
+struct rm_ring *rm_ring_new(uint32_t entries, uint32_t flags, int fuse_fd, const struct rm_arena *arena,
+			    struct rm_worker *worker, int *error)
+{
+	struct io_uring_params params = { .flags = flags | IORING_SETUP_SQE128 | IORING_SETUP_CQSIZE,
+					  .cq_entries = 2 * entries };
+	struct rm_ring *ring = calloc(1, sizeof *ring);
+
+	*error = -ENOMEM;
+	if (!ring)
+		return NULL;
+	ring->arena = *arena;
+	ring->worker = worker;
+	ring->fuse_fd = fuse_fd;
+	ring->iov = calloc(arena->count ? arena->count : 1, sizeof *ring->iov);
+	if (!ring->iov)
+		goto no_memory;
+	*error = io_uring_queue_init_params(entries, &ring->ring, &params);
+	if (*error)
+		goto no_ring;
+	*error = io_uring_register_ring_fd(&ring->ring);
+	if (*error != 1)
+		goto no_private;
+	io_uring_ring_dontfork(&ring->ring);
+	/* From here on the registered reference alone holds the ring, and it goes with this thread. */
+	close(ring->ring.ring_fd);
+	ring->ring.ring_fd = -1;
+	*error = 0;
+	return ring;
+
+no_private:
+	if (*error >= 0)
+		*error = -EOPNOTSUPP;
+	io_uring_queue_exit(&ring->ring);
+no_ring:
+	free(ring->iov);
+no_memory:
+	free(ring);
+	return NULL;
+}
+
+void rm_ring_free(struct rm_ring *ring)
+{
+	io_uring_queue_exit(&ring->ring);
+	free(ring->iov);
+	free(ring);
+}
+
+int rm_ring_eventfd(struct rm_ring *ring, int fd)
+{
+	return io_uring_register_eventfd(&ring->ring, fd);
+}
+
+static struct io_uring_sqe *next_sqe(struct rm_ring *ring)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&ring->ring);
+
+	if (!sqe) {      /* full: hand in what is there, without waiting */
+		if (io_uring_submit(&ring->ring) < 0)
+			return NULL;
+		sqe = io_uring_get_sqe(&ring->ring);
+	}
+	if (sqe)
+		memset(sqe, 0, 128);
+	return sqe;
+}
+
+static struct io_uring_sqe *next_command(struct rm_ring *ring, uint32_t command, uint16_t qid, uint64_t commit_id,
+					 uint64_t data)
+{
+	struct io_uring_sqe *sqe = next_sqe(ring);
+
+	if (!sqe)
+		return NULL;
+	struct uring_command *request = (struct uring_command *)((uint8_t *)sqe + 48);
+
+	sqe->opcode = URING_CMD;
+	sqe->fd = ring->fuse_fd;
+	sqe->off = command;      /* cmd_op, in the low half */
+	sqe->user_data = data;
+	request->qid = qid;
+	request->commit_id = commit_id;
+	return sqe;
+}
+
+int rm_register(struct rm_ring *ring, uint32_t index)
+{
+	uint8_t *page = rm_entry_page(&ring->arena, index);
+	struct rm_journal *journal = &ring->arena.journal[index];
+	struct iovec *iov = ring->iov[index];
+	struct io_uring_sqe *sqe = next_command(ring, CMD_REGISTER, (uint16_t)journal->qid, 0, index);
+
+	if (!sqe)
+		return -EBUSY;
+	((struct entry_header *)page)->commit_id = 0;
+	__atomic_store_n(&journal->state, RM_FREE, __ATOMIC_RELEASE);
+	iov[0] = (struct iovec){ page, HEADER_SIZE };
+	iov[1] = (struct iovec){ page + RM_ENTRY_PAGE, ring->arena.payload };
+	sqe->addr = (uint64_t)(uintptr_t)iov;
+	sqe->len = 2;
+	return 0;
+}
+
+int rm_register_nowhere(struct rm_ring *ring, uint64_t data)
+{
+	struct iovec *iov = ring->iov[0];
+	struct io_uring_sqe *sqe = next_command(ring, CMD_REGISTER, 0xffff, 0, data);
+
+	if (!sqe)
+		return -EBUSY;
+	iov[0] = (struct iovec){ rm_entry_page(&ring->arena, 0), HEADER_SIZE };
+	iov[1] = (struct iovec){ rm_entry_page(&ring->arena, 0) + RM_ENTRY_PAGE, ring->arena.payload };
+	sqe->addr = (uint64_t)(uintptr_t)iov;
+	sqe->len = 2;
+	return 0;
+}
+
+/* The order is what recovery rests on: the reply is complete and the state is ANSWERED before anything here. Only then is
+   the kernel's header overwritten, and its commit id cleared, so that a non-zero one there means a newer request. */
+int rm_recommit(struct rm_ring *ring, uint32_t index)
+{
+	struct entry_header *header = (struct entry_header *)rm_entry_page(&ring->arena, index);
+	struct rm_journal *journal = &ring->arena.journal[index];
+	struct out_header *reply = (struct out_header *)header->in_out;
+	struct io_uring_sqe *sqe = next_command(ring, CMD_COMMIT_AND_FETCH, (uint16_t)journal->qid,
+						journal->commit_id, index);
+
+	if (!sqe)
+		return -EBUSY;
+	reply->len = OUT_HEADER + journal->size;
+	reply->error = journal->error;
+	reply->unique = ((struct in_header *)journal->header)->unique;
+	header->payload_size = journal->size;
+	header->commit_id = 0;
+	return 0;
+}
+
+int rm_io(struct rm_ring *ring, int opcode, int fd, uint64_t address, uint32_t length, uint64_t offset,
+	  uint32_t flags, uint64_t data)
+{
+	struct io_uring_sqe *sqe = next_sqe(ring);
+
+	if (!sqe)
+		return -EBUSY;
+	sqe->opcode = (uint8_t)opcode;
+	sqe->fd = fd;
+	sqe->addr = address;
+	sqe->len = length;
+	sqe->off = offset;
+	sqe->rw_flags = (int)flags;
+	sqe->user_data = data;
+	return 0;
+}
+
+static int take_events(struct rm_ring *ring, struct rm_event *events, int max)
+{
+	struct io_uring_cqe *cqe;
+	unsigned head;
+	int count = 0;
+	uint64_t now = rm_now();
+
+	io_uring_for_each_cqe(&ring->ring, head, cqe) {
+		if (count == max)
+			break;
+		events[count++] = (struct rm_event){ cqe->user_data, cqe->res, cqe->flags };
+		if (cqe->user_data < ring->arena.count && cqe->res == 0)
+			journal_delivery(&ring->arena, (uint32_t)cqe->user_data, now);
+	}
+	io_uring_cq_advance(&ring->ring, (unsigned)count);
+	ring->worker->heartbeat_ns = now;
+	ring->worker->turns++;
+	return count;
+}
+
+int rm_turn(struct rm_ring *ring, const uint32_t *commits, int ncommits, int wait, struct rm_event *events, int max)
+{
+	int result;
+
+	if (ncommits) {
+		uint64_t now = rm_now();
+
+		for (int i = 0; i < ncommits; i++) {
+			count_reply(ring->worker, &ring->arena.journal[commits[i]], now);
+			result = rm_recommit(ring, commits[i]);
+			if (result)
+				return result;
+		}
+	}
+	if (wait) {
+		ring->worker->waiting = 1;
+		result = io_uring_submit_and_wait(&ring->ring, 1);
+		ring->worker->waiting = 0;
+	} else {
+		result = io_uring_submit_and_get_events(&ring->ring);
+	}
+	/* COMMIT_AND_FETCH completes its request inside the submission, so what was taken from the queue is done. What arrived in
+	   the same entry since is told by the entry's commit id, which take_events then journals. */
+	if (io_uring_sq_ready(&ring->ring) == 0)
+		for (int i = 0; i < ncommits; i++)
+			__atomic_store_n(&ring->arena.journal[commits[i]].state, RM_FREE, __ATOMIC_RELEASE);
+	if (result < 0 && result != -EAGAIN && result != -EBUSY && result != -ETIME && result != -EINTR)
+		return result;
+	int count = take_events(ring, events, max);
+
+	return count == 0 && result == -EINTR ? -EINTR : count;
+}
+
+/* --- a cloned /dev/fuse -------------------------------------------------------------------------------- */
+
+struct rm_device {
+	struct rm_arena arena;
+	struct rm_worker *worker;
+	int fuse_fd, mail_fd;
+	uint16_t argument_sizes[RM_OPCODES];
+	uint32_t *free;          /* a stack of free entries */
+	int nfree;
+};
+
+struct rm_device *rm_device_new(int fuse_fd, int mail_fd, const struct rm_arena *arena, struct rm_worker *worker,
+				const uint16_t *argument_sizes, const uint32_t *indices, int count)
+{
+	struct rm_device *device = calloc(1, sizeof *device);
+
+	if (!device)
+		return NULL;
+	device->arena = *arena;
+	device->worker = worker;
+	device->fuse_fd = fuse_fd;
+	device->mail_fd = mail_fd;
+	memcpy(device->argument_sizes, argument_sizes, sizeof device->argument_sizes);
+	device->free = calloc((size_t)count + 1, sizeof *device->free);
+	if (!device->free) {
+		free(device);
+		return NULL;
+	}
+	memcpy(device->free, indices, (size_t)count * sizeof *indices);
+	device->nfree = count;
+	return device;
+}
+
+void rm_device_free(struct rm_device *device)
+{
+	free(device->free);
+	free(device);
+}
+
+int rm_device_reply(struct rm_device *device, uint32_t index)
+{
+	struct rm_journal *journal = &device->arena.journal[index];
+	struct entry_header *header = (struct entry_header *)rm_entry_page(&device->arena, index);
+	struct out_header reply = { OUT_HEADER + journal->size, journal->error,
+				    ((struct in_header *)journal->header)->unique };
+	struct iovec iov[2] = { { &reply, OUT_HEADER },
+				{ (uint8_t *)header + RM_ENTRY_PAGE, journal->size } };
+	ssize_t written = writev(device->fuse_fd, iov, journal->size ? 2 : 1);
+	int error = written < 0 ? -errno : 0;
+
+	header->commit_id = 0;
+	__atomic_store_n(&journal->state, RM_FREE, __ATOMIC_RELEASE);
+	device->free[device->nfree++] = index;
+	return error;
+}
+
+/* Reads one request so that a WRITE's data lands page-aligned at the payload's start, then lays header and first
+   argument where a ring would have put them. */
+static int read_request(struct rm_device *device, uint32_t index)
+{
+	uint8_t *page = rm_entry_page(&device->arena, index);
+	uint8_t *payload = page + RM_ENTRY_PAGE;
+	uint8_t *message = payload - RM_LEGACY_HEAD;
+	struct entry_header *header = (struct entry_header *)page;
+	ssize_t got = read(device->fuse_fd, message, RM_LEGACY_HEAD + device->arena.payload);
+
+	if (got < 0)
+		return -errno;
+	if (got < IN_HEADER)
+		return -EIO;
+	uint32_t opcode = ((struct in_header *)message)->opcode;
+	uint32_t argument = opcode < RM_OPCODES ? device->argument_sizes[opcode] : 0;
+
+	if (argument > got - IN_HEADER)
+		argument = (uint32_t)(got - IN_HEADER);
+	memcpy(header->in_out, message, IN_HEADER);
+	memcpy(header->op_in, message + IN_HEADER, argument);
+	header->payload_size = (uint32_t)got - IN_HEADER - argument;
+	if (message + IN_HEADER + argument != payload)
+		memmove(payload, message + IN_HEADER + argument, header->payload_size);
+	header->commit_id = ((struct in_header *)message)->unique;
+	journal_delivery(&device->arena, index, device->worker->heartbeat_ns);
+	return 0;
+}
+
+int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommits, int timeout_ms,
+		   struct rm_event *events, int max)
+{
+	struct pollfd fds[2] = { { device->fuse_fd, 0, 0 }, { device->mail_fd, POLLIN, 0 } };
+	int count = 0, result;
+
+	if (ncommits) {
+		uint64_t now = rm_now();
+
+		for (int i = 0; i < ncommits; i++) {
+			count_reply(device->worker, &device->arena.journal[commits[i]], now);
+			result = rm_device_reply(device, commits[i]);
+			/* ENOENT: the request was aborted or interrupted away; nobody waits for it. */
+			if (result && result != -ENOENT && count < max)
+				events[count++] = (struct rm_event){ commits[i], result, 1 };
+		}
+	}
+	if (device->nfree)
+		fds[0].events = POLLIN;
+	device->worker->waiting = timeout_ms != 0;
+	result = poll(fds, 2, count ? 0 : timeout_ms);
+	device->worker->waiting = 0;
+	device->worker->heartbeat_ns = rm_now();
+	device->worker->turns++;
+	if (result < 0)
+		return count ? count : -errno;
+	if (fds[1].revents && count < max)
+		events[count++] = (struct rm_event){ 1ull << 63, 0, 0 };
+	if (device->nfree && fds[0].revents && count < max) {
+		uint32_t index = device->free[device->nfree - 1];
+
+		result = read_request(device, index);
+		if (result == 0) {
+			device->nfree--;
+			events[count++] = (struct rm_event){ index, 0, 0 };
+		} else if (result != -EAGAIN && result != -EINTR && result != -ENOENT) {
+			events[count++] = (struct rm_event){ 1ull << 62, result, 0 };
+		}
+	}
+	return count;
+}
