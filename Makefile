@@ -58,8 +58,14 @@ format: dev
 	@$(BIN)/ruff check --fix --select I
 	@$(BIN)/ruff format
 
-fuzz: dev
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[fuzz]'
+# Each target starts from its checked-in corpus; what it finds on the way goes to build/fuzz, a crash to crash-*.
+fuzz:
+	@.ci/setup fuzz
+	@set -e; for target in tests/fuzz/fuzz_*.py; do \
+	     name=$$(basename "$$target" .py); mkdir -p "build/fuzz/$$name"; \
+	     echo "== $$name, $(FUZZ_SECONDS) seconds"; \
+	     $(BIN)/python -P "$$target" -max_total_time=$(FUZZ_SECONDS) "build/fuzz/$$name" tests/fuzz/corpus; \
+	 done
 
 dist: dev
 	@rm -rf dist
