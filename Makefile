@@ -6,14 +6,15 @@ PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
 
 # The caches that root leaves behind belong to the owner of the checkout. -h: never follow a link.
-give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml $$(ls -d .*_cache .hypothesis 2>/dev/null) Makefile
+caches = $$(ls -d .*_cache .hypothesis 2>/dev/null)
+give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml Makefile $(caches)
 
 .PHONY: help setup dev run test lint types format fuzz dist clean
 .NOTPARALLEL:
 
 help:
 	@echo 'sudo make run    set everything up and serve the demo mount (config/mounts/demo.yaml); Ctrl-C ends it'
-	@echo 'sudo make test   set everything up, then lint, types and all tests; PYTEST_ARGS="tests/pure -k name" narrows'
+	@echo 'sudo make test   set everything up, then lint, types and all tests (PYTEST_ARGS="tests/pure -k x" narrows)'
 	@echo 'make setup       system packages, .venv and the package in it (PYTHON=... chooses the interpreter)'
 	@echo 'make dev         setup, with the tools for tests and lint'
 	@echo 'make lint        ruff, mypy --strict, import-linter'
@@ -29,7 +30,7 @@ dev:
 	@.ci/setup dev
 
 run:
-	@[ "$$(id -u)" -eq 0 ] || { echo 'ringmount: this needs root for mount(2) and the ring switch: sudo make run' >&2; exit 1; }
+	@[ "$$(id -u)" -eq 0 ] || { echo 'ringmount: the demo needs root: sudo make run' >&2; exit 1; }
 	@.ci/setup run
 	@.ci/ring
 	@exec .ci/demo
