@@ -14,7 +14,7 @@ give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml Makefi
 
 help:
 	@echo 'sudo make run    set everything up and serve the demo mount (config/mounts/demo.yaml); Ctrl-C ends it'
-	@echo 'sudo make test   set everything up, then lint, types and all tests (PYTEST_ARGS="tests/pure -k x" narrows)'
+	@echo 'sudo make test   set everything up, then lint, types and tests (PYTEST_ARGS="tests/pure -k x" narrows)'
 	@echo 'make setup       system packages, .venv and the package in it (PYTHON=... chooses the interpreter)'
 	@echo 'make dev         setup, with the tools for tests and lint'
 	@echo 'make lint        ruff, mypy --strict, import-linter'
@@ -59,7 +59,7 @@ format: dev
 	@$(BIN)/ruff check --fix --select I
 	@$(BIN)/ruff format
 
-# Each target starts from its checked-in corpus; what it finds on the way goes to build/fuzz, a crash to crash-*.
+# Each target starts from the checked-in corpus; what it finds on the way goes to build/fuzz, a crash to crash-*.
 fuzz:
 	@.ci/setup fuzz
 	@set -e; for target in tests/fuzz/fuzz_*.py; do \
