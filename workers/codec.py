@@ -16,9 +16,10 @@ mistake: struct.error or ValueError, as is a buffer that is too small; nothing i
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ringmount.workers import abi
 from ringmount.workers.abi import Layout, Name, Notify, Opcode, Operation
@@ -27,7 +28,7 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 """What decoders read: contiguous and of format B."""
 Buffer: TypeAlias = memoryview
 """What encoders write into: writable, contiguous and of format B."""
-Decoder: TypeAlias = "Callable[[int, Bytes, Bytes], tuple[object, ...]]"
+Decoder: TypeAlias = "Callable[[int, Bytes, Bytes], tuple[Any, ...]]"
 """(total_extlen, op_in, payload) -> the request as a tuple; see `decode`."""
 Seconds: TypeAlias = tuple[int, int]
 """A duration as (seconds, nanoseconds below a second); see `split_seconds`."""
@@ -99,7 +100,7 @@ _HEADER_SIZE = abi.FUSE_IN_HEADER.size
 def decode_header(buf: Bytes) -> Header:
     """The header at the start of `buf`, which may go on after it. Raises ShortHeader."""
     try:
-        header = Header._make(_unpack_header(buf))
+        header = tuple.__new__(Header, _unpack_header(buf))  # _make, less its checks
     except struct.error:
         raise ShortHeader(f"fuse_in_header takes {_HEADER_SIZE} bytes, {len(buf)} are there") from None
     if header.len < _HEADER_SIZE:
@@ -173,25 +174,39 @@ def split_ring(
 # take. The exception of unpack_from is the length check: try costs nothing while nothing is raised.
 
 
-def _check_name(opcode: int, name: bytes, kind: Name) -> None:
-    if not name and kind is not Name.TARGET:
-        raise _malformed(opcode, "empty name")
-    if kind is Name.ENTRY or kind is Name.LOOKUP:
-        if b"/" in name:
-            raise _malformed(opcode, f"name {name!r} with a slash")
-        if kind is Name.ENTRY and (name == b"." or name == b".."):
-            raise _malformed(opcode, f"name {name!r}")
+_PATTERNS: Mapping[Name, bytes] = {
+    Name.ENTRY: rb"(?!\.\.?\0)([^/\0]+)\0",
+    Name.LOOKUP: rb"([^/\0]+)\0",
+    Name.TARGET: rb"([^\0]*)\0",
+    Name.LABEL: rb"([^\0]+)\0",
+}
+
+
+def _pattern(kinds: tuple[Name, ...]) -> re.Pattern[bytes]:
+    """Names as they follow one another. Matching one does not copy the payload, its groups are the names."""
+    return re.compile(b"".join(_PATTERNS[kind] for kind in kinds))
+
+
+def _bad_names(opcode: int, kinds: tuple[Name, ...], found: bytes) -> MalformedBody:
+    """The error for names that did not match; `found` is where they should have been."""
+    if found.count(b"\0") < len(kinds):
+        return _malformed(opcode, f"{len(kinds)} names take as many NULs, there are {found.count(0)}")
+    *names, rest = found.split(b"\0", len(kinds))
+    for name, kind in zip(names, kinds, strict=True):
+        if not re.fullmatch(_PATTERNS[kind], name + b"\0"):
+            return _malformed(opcode, f"{name!r} is not {kind.value}")
+    return _malformed(opcode, f"{len(rest)} bytes after the last name")
 
 
 def _unknown(opcode: int) -> Decoder:
-    def decode_unknown(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
+    def decode_unknown(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
         raise UnknownOpcode(f"unknown opcode {opcode}", opcode)
 
     return decode_unknown
 
 
-def _nothing(opcode: int) -> Decoder:
-    def decode_nothing(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
+def _nothing() -> Decoder:
+    def decode_nothing(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
         return ()
 
     return decode_nothing
@@ -200,7 +215,7 @@ def _nothing(opcode: int) -> Decoder:
 def _struct_only(opcode: int, request: Layout) -> Decoder:
     unpack, size = request.struct.unpack_from, request.size
 
-    def decode_struct(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
+    def decode_struct(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
         try:
             return unpack(op_in)
         except struct.error:
@@ -209,63 +224,40 @@ def _struct_only(opcode: int, request: Layout) -> Decoder:
     return decode_struct
 
 
-def _one_entry(opcode: int) -> Decoder:
-    """LOOKUP above all: nothing but one name, in as few steps as there can be."""
-    kind = abi.OPERATIONS[opcode].kinds[0]
-    dots_are_names = kind is not Name.ENTRY
+def _names_only(opcode: int, kinds: tuple[Name, ...]) -> Decoder:
+    fullmatch = _pattern(kinds).fullmatch
 
-    def decode_entry(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
-        name = bytes(payload[:-1])
-        if (
-            not name
-            or payload[-1]
-            or b"\0" in name
-            or b"/" in name
-            or not (dots_are_names or (name != b"." and name != b".."))
-        ):
-            return (_names(opcode, (kind,), bytes(payload))[0],)
-        return (name,)
+    def decode_names(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
+        end = len(payload) - 8 * total_extlen
+        found = fullmatch(payload, 0, end)
+        if found is None:
+            if end < 0:
+                raise _short(opcode, "its extension block", 8 * total_extlen, len(payload))
+            raise _bad_names(opcode, kinds, bytes(payload[:end]))
+        return found.groups()
 
-    return decode_entry
+    return decode_names
 
 
-def _names(opcode: int, kinds: tuple[Name, ...], raw: bytes) -> list[bytes]:
-    """All of `raw` as NUL-terminated names, one for each of `kinds`."""
-    names = raw.split(b"\0", len(kinds))
-    rest = names.pop()
-    if len(names) < len(kinds):
-        raise _malformed(opcode, "name without NUL")
-    if rest:
-        raise _malformed(opcode, f"{len(rest)} bytes after the last name")
-    for name, kind in zip(names, kinds, strict=True):
-        _check_name(opcode, name, kind)
-    return names
+def _struct_and_names(opcode: int, request: Layout, kinds: tuple[Name, ...]) -> Decoder:
+    unpack = request.struct.unpack_from
+    decode_names = _names_only(opcode, kinds)
 
-
-def _struct_and_names(opcode: int, request: Layout | None, kinds: tuple[Name, ...], ext: bool) -> Decoder:
-    unpack = request.struct.unpack_from if request else lambda op_in: ()
-
-    def decode_names(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
+    def decode_both(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
         try:
             fields = unpack(op_in)
         except struct.error:
-            assert request
             raise _short(opcode, request.name, request.size, len(op_in)) from None
-        if ext and total_extlen:
-            end = len(payload) - 8 * total_extlen
-            if end < 0:
-                raise _short(opcode, "the extension block", 8 * total_extlen, len(payload))
-            payload = payload[:end]
-        return (*fields, *_names(opcode, kinds, bytes(payload)))
+        return fields + decode_names(total_extlen, op_in, payload)
 
-    return decode_names
+    return decode_both
 
 
 def _struct_and_data(opcode: int, request: Layout, counter: str) -> Decoder:
     unpack = request.struct.unpack_from
     index = request.fields.index(counter)
 
-    def decode_data(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
+    def decode_data(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
         try:
             fields = unpack(op_in)
         except struct.error:
@@ -283,35 +275,35 @@ def _struct_and_data(opcode: int, request: Layout, counter: str) -> Decoder:
 def _inline_struct_and_data(opcode: int, request: Layout, counter: str) -> Decoder:
     decode_data = _struct_and_data(opcode, request, counter)
 
-    def decode_inline(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
+    def decode_inline(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
         return decode_data(total_extlen, payload, payload[request.size :])
 
     return decode_inline
 
 
 def _struct_label_and_data(opcode: int, request: Layout, counter: str, missing: int = 0) -> Decoder:
-    """SETXATTR. The value is not copied, so the NUL is looked for only as far as a name may reach.
+    """SETXATTR: a name as long as names may be, then the value.
 
     `missing` zeros stand for the fields that the short form of the struct lacks.
     """
     unpack = request.struct.unpack_from
     index = request.fields.index(counter)
     zeros = (0,) * missing
+    match = _pattern((Name.LABEL,)).match
     reach = abi.XATTR_NAME_MAX + 1
 
-    def decode_label(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
+    def decode_label(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
         try:
             fields = unpack(op_in)
         except struct.error:
             raise _short(opcode, request.name, request.size, len(op_in)) from None
-        head = bytes(payload[:reach])
-        end = head.find(b"\0")
-        if end <= 0:
-            raise _malformed(opcode, "empty name" if end == 0 else "name without NUL or too long")
-        start, stop = end + 1, end + 1 + fields[index]
-        if stop > len(payload):
-            raise _short(opcode, "its value", fields[index], len(payload) - start)
-        return (*fields, *zeros, head[:end], payload[start:stop])
+        found = match(payload, 0, reach)
+        if found is None:
+            raise _bad_names(opcode, (Name.LABEL,), bytes(payload[:reach]))
+        start, size = found.end(), fields[index]
+        if size > len(payload) - start:
+            raise _short(opcode, "its value", size, len(payload) - start)
+        return (*fields, *zeros, found[1], payload[start : start + size])
 
     return decode_label
 
@@ -321,7 +313,7 @@ def _struct_and_items(opcode: int, request: Layout, items: Layout) -> Decoder:
     index = request.fields.index("count")
     iter_unpack, item_size = items.struct.iter_unpack, items.size
 
-    def decode_items(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
+    def decode_items(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
         try:
             fields = unpack(op_in)
         except struct.error:
@@ -334,14 +326,19 @@ def _struct_and_items(opcode: int, request: Layout, items: Layout) -> Decoder:
     return decode_items
 
 
-def _init(opcode: int) -> Decoder:
-    def decode_init(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[object, ...]:
-        if len(op_in) >= abi.FUSE_INIT_IN.size:
-            return abi.FUSE_INIT_IN.struct.unpack_from(op_in)
-        try:
-            return (*abi.FUSE_COMPAT_INIT_IN.struct.unpack_from(op_in), 0)
-        except struct.error:
-            raise _short(opcode, "fuse_init_in", abi.FUSE_COMPAT_INIT_IN.size, len(op_in)) from None
+def _init_fields(op_in: Bytes) -> tuple[int, ...]:
+    """major, minor, max_readahead, flags, flags2 of either form of fuse_init_in."""
+    if len(op_in) >= abi.FUSE_INIT_IN.size:
+        return abi.FUSE_INIT_IN.struct.unpack_from(op_in)
+    try:
+        return (*abi.FUSE_COMPAT_INIT_IN.struct.unpack_from(op_in), 0)
+    except struct.error:
+        raise _short(Opcode.INIT, "fuse_init_in", abi.FUSE_COMPAT_INIT_IN.size, len(op_in)) from None
+
+
+def _init() -> Decoder:
+    def decode_init(total_extlen: int, op_in: Bytes, payload: Bytes) -> tuple[Any, ...]:
+        return _init_fields(op_in)
 
     return decode_init
 
@@ -349,13 +346,9 @@ def _init(opcode: int) -> Decoder:
 def _decoder(row: Operation) -> Decoder:
     opcode, request, kinds = int(row.opcode), row.request, row.kinds
     if row.opcode is Opcode.INIT:
-        return _init(opcode)
+        return _init()
     if request is None:
-        if not kinds:
-            return _nothing(opcode)
-        if len(kinds) == 1 and kinds[0] in (Name.ENTRY, Name.LOOKUP):
-            return _one_entry(opcode)
-        return _struct_and_names(opcode, None, kinds, row.ext)
+        return _names_only(opcode, kinds) if kinds else _nothing()
     if row.items:
         return _struct_and_items(opcode, request, row.items)
     if row.data:
@@ -364,9 +357,7 @@ def _decoder(row: Operation) -> Decoder:
         if kinds:
             return _struct_label_and_data(opcode, request, row.data)
         return _struct_and_data(opcode, request, row.data)
-    if kinds:
-        return _struct_and_names(opcode, request, kinds, row.ext)
-    return _struct_only(opcode, request)
+    return _struct_and_names(opcode, request, kinds) if kinds else _struct_only(opcode, request)
 
 
 _HIGHEST = max(opcode for opcode in abi.OPERATIONS if opcode != Opcode.CUSE_INIT)
@@ -397,7 +388,7 @@ def decode(
     minor: int = abi.FUSE_KERNEL_MINOR_VERSION,
     *,
     setxattr_ext: bool = True,
-) -> tuple[object, ...]:
+) -> tuple[Any, ...]:
     """A request as a tuple: the fields of its struct in order, then its names, then its data or items.
 
     - Fields: those of the row's `request` (`Layout.fields`), padding included, as ints.
@@ -429,19 +420,10 @@ class InitIn(NamedTuple):
 
 def decode_init_in(op_in: Bytes) -> InitIn:
     """INIT's struct in any of its lengths. flags2 counts only with InitFlags.INIT_EXT. Raises ShortBody."""
-    major, minor, max_readahead, flags, flags2 = abi.FUSE_INIT_IN.struct.unpack(_whole_init_in(op_in))
+    major, minor, max_readahead, flags, flags2 = _init_fields(op_in)
     if flags & abi.InitFlags.INIT_EXT:
         flags |= flags2 << 32
     return InitIn(major, minor, max_readahead, flags)
-
-
-def _whole_init_in(op_in: Bytes) -> bytes:
-    if len(op_in) < abi.FUSE_COMPAT_INIT_IN.size:
-        raise _short(Opcode.INIT, "fuse_init_in", abi.FUSE_COMPAT_INIT_IN.size, len(op_in))
-    size = abi.FUSE_INIT_IN.size
-    if len(op_in) < size:
-        op_in = op_in[: abi.FUSE_COMPAT_INIT_IN.size]
-    return bytes(op_in[:size]).ljust(size, b"\0")
 
 
 class Extensions(NamedTuple):
@@ -818,20 +800,15 @@ def encode_statx_out(
         mtime,
         mtimensec,
         0,
-        _major(attr.st_rdev),
-        _minor(attr.st_rdev),
-        _major(dev),
-        _minor(dev),
+        *_split_dev(attr.st_rdev),
+        *_split_dev(dev),
     )
     return abi.FUSE_STATX_OUT.size
 
 
-def _major(dev: int) -> int:
-    return (dev >> 8 & 0xFFF) | (dev >> 32 & ~0xFFF)
-
-
-def _minor(dev: int) -> int:
-    return (dev & 0xFF) | (dev >> 12 & 0xFFFF_FF00)
+def _split_dev(dev: int) -> tuple[int, int]:
+    """(major, minor) of glibc's 64-bit dev_t."""
+    return (dev >> 8 & 0xFFF) | (dev >> 32 & 0xFFFF_F000), (dev & 0xFF) | (dev >> 12 & 0xFFFF_FF00)
 
 
 def encode_dirent(buf: Buffer, off: int, limit: int, ino: int, next_off: int, type: int, name: bytes) -> int:
