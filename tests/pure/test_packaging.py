@@ -47,10 +47,8 @@ def run(*command: str, cwd: Path, **environment: str) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel, built from a source archive, built from a copy of the checkout: both must be complete."""
     checkout = tmp_path_factory.mktemp("build") / "a checkout"
-    ignored = shutil.ignore_patterns(
-        ".*_cache", ".git", ".hypothesis", ".links", ".venv", "__pycache__", "*.so"
-    )
-    shutil.copytree(ROOT, checkout, ignore=ignored)
+    made = (".*_cache", ".git", ".hypothesis", ".links", ".venv", "__pycache__", "build", "dist", "*.so")
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*made))
     run(sys.executable, "-P", "-m", "build", "--no-isolation", cwd=checkout)
     assert len(list(checkout.glob("dist/ringmount-*.tar.gz"))) == 1
     (built,) = checkout.glob("dist/*.whl")
