@@ -1,0 +1,210 @@
+"""The settings of a mount: every key of its file, declared once.
+
+One field is one key, in the order of the long form. Its type, limits, default, description and string notation
+stand here and nowhere else: the loader, the error messages, the JSON Schema and docs/configuration.md are
+derived from them. A description's first sentence is also the hint of an error at that key.
+"""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from ringmount.config.units import MAX_CPUS
+
+PAGE = 4096
+MIB = 1 << 20
+YEAR = 365 * 86400
+
+BUILT_IN = ("passthrough", "memory")
+"""Filesystems that are named by one word."""
+
+FILESYSTEM_PATTERN = (
+    f"^({'|'.join(BUILT_IN)}"
+    "|[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*)$(?!\n)"
+)
+USER_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_.@\\\\-]{0,254}[$]?$(?!\n)"
+
+SIZE = {"notation": "size"}
+CPULIST = {"notation": "cpulist"}
+SECONDS = {"notation": "seconds"}
+MOUNTPOINT = {"notation": "mountpoint", "noun": "an absolute path"}
+FILESYSTEM = {"notation": "filesystem", "noun": "passthrough, memory or package.module:Class"}
+USER = {"noun": "a user's name"}
+
+Seconds = Annotated[float, Meta(ge=0, le=YEAR)]
+Size = Annotated[int, Meta(ge=PAGE, le=(1 << 63) - 1)]
+Cpu = Annotated[int, Meta(ge=0, lt=MAX_CPUS)]
+
+
+class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long answers stay valid in the kernel, and how long a handler may take; all in seconds."""
+
+    attr: Annotated[
+        Seconds,
+        Meta(
+            description="How long the kernel may answer stat from the attributes it has. "
+            "Longer is faster; changes made behind the mount show up later.",
+            extra=SECONDS,
+        ),
+    ] = 1.0
+    entry: Annotated[
+        Seconds,
+        Meta(
+            description="How long the kernel may use a name it has looked up without asking again.",
+            extra=SECONDS,
+        ),
+    ] = 1.0
+    negative: Annotated[
+        Seconds,
+        Meta(
+            description="How long the kernel may remember that a name does not exist. "
+            "With 0 it asks each time, so that a new file shows up at once.",
+            extra=SECONDS,
+        ),
+    ] = 0.0
+    request: Annotated[
+        Seconds,
+        Meta(
+            description="How long a handler may take before its worker counts as hung; 0 lets it take for ever. "
+            "A hung handler is reported with its Python stack and its worker is replaced.",
+            extra=SECONDS,
+        ),
+    ] = 60.0
+
+
+class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that a mount's file says. `name` is the file's stem; it is not a key of the file.
+
+    `options` holds str, int (64 bits), finite float, bool, None, list and dict with str keys only, so that it can be handed
+    on as JSON. The filesystem checks what they mean.
+    """
+
+    name: str
+    mountpoint: Annotated[
+        str,
+        Meta(
+            pattern="^/",
+            description="The folder to mount on, as an absolute path. It must exist and be empty.",
+            extra=MOUNTPOINT,
+        ),
+    ]
+    filesystem: Annotated[
+        str,
+        Meta(
+            pattern=FILESYSTEM_PATTERN,
+            description="Who answers the requests: passthrough, memory, or a class of yours as package.module:Class.",
+            extra=FILESYSTEM,
+        ),
+    ]
+    options: Annotated[
+        dict[str, Any],
+        Meta(
+            description="The filesystem's own settings. passthrough needs source, the folder it shows; "
+            "the options of the others are in their documentation.",
+        ),
+    ] = field(default_factory=dict)
+    transport: Annotated[
+        Literal["auto", "io_uring", "dev_fuse"],
+        Meta(
+            description="How requests arrive: through io_uring rings, or by reading /dev/fuse. "
+            "auto takes the rings where the kernel has them (6.14 and later) and its switch is on, and says so.",
+        ),
+    ] = "auto"
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_CPUS)] | Literal["auto"],
+        Meta(
+            description="The number of worker processes. auto starts one per CPU of `cpus`, each pinned to its own.",
+        ),
+    ] = "auto"
+    cpus: Annotated[
+        Annotated[tuple[Cpu, ...], Meta(min_length=1, max_length=MAX_CPUS)] | None,
+        Meta(
+            description="The CPUs that workers are pinned to, as a list or as text such as 0-3,5. "
+            "auto or null means every online CPU. Requests from other CPUs are served by these workers too.",
+            extra=CPULIST,
+        ),
+    ] = None
+    queue_depth: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1024,
+            description="How many requests each CPU's queue holds at a time. "
+            "More helps filesystems that wait (async handlers) and costs memory: one buffer of max_write each.",
+        ),
+    ] = 8
+    max_write: Annotated[
+        int,
+        Meta(
+            ge=PAGE,
+            le=MIB,
+            multiple_of=PAGE,
+            description="The most bytes that one READ or WRITE request carries. "
+            "The kernel may lower it to its sysctl fs.fuse.max_pages_limit.",
+            extra=SIZE,
+        ),
+    ] = MIB
+    ring_memory: Annotated[
+        Size | None,
+        Meta(
+            description="The most memory that the buffers of all rings of this mount may take; null means "
+            "a quarter of the machine's. A mount that would need more does not start and says what to lower.",
+            extra=SIZE,
+        ),
+    ] = None
+    timeouts: Annotated[
+        Timeouts,
+        Meta(description="How long the kernel may reuse answers, and how long a handler may take."),
+    ] = Timeouts()
+    cache: Annotated[
+        Literal["none", "normal", "coherent"],
+        Meta(
+            description="What the kernel caches of file contents: nothing, or pages until the file is opened again. "
+            "coherent (pages stay until the filesystem reports a change) is not supported yet.",
+        ),
+    ] = "normal"
+    data: Annotated[
+        Literal["auto", "passthrough", "userspace"],
+        Meta(
+            description="The way that file contents take: through the workers (userspace), or whatever works best (auto). "
+            "passthrough (the kernel reads and writes the backing file itself) is not supported yet.",
+        ),
+    ] = "auto"
+    on_crash: Annotated[
+        Literal["retry", "eio"],
+        Meta(
+            description="What happens to a request whose worker died: run again by the next one, or answered with EIO.",
+        ),
+    ] = "retry"
+    allow_other: Annotated[
+        bool,
+        Meta(
+            description="Whether users other than the one who mounts may use the mount. "
+            "For an ordinary user this needs user_allow_other in /etc/fuse.conf.",
+        ),
+    ] = True
+    default_permissions: Annotated[
+        bool,
+        Meta(
+            description="Whether the kernel checks modes and owners itself. Without it only the filesystem decides.",
+        ),
+    ] = True
+    user: Annotated[
+        Annotated[str, Meta(pattern=USER_PATTERN)] | None,
+        Meta(
+            description="The user that workers run as, where the filesystem allows it; null leaves them as they were started.",
+            extra=USER,
+        ),
+    ] = None
+    read_only: Annotated[
+        bool,
+        Meta(description="Whether the kernel refuses every change with EROFS."),
+    ] = False
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="The least important messages that are still logged."),
+    ] = "info"
+
+
+NOT_YET = {"cache": ("coherent",), "data": ("passthrough",)}
+"""Values that have their name but not their implementation. Removing one here is all that enabling it takes in this package."""
