@@ -1,16 +1,20 @@
 """What a key allows, in words: derived from the types of the model, for errors and for the documentation."""
 
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
 
+from ringmount.config.errors import quoted
+from ringmount.config.model import NOT_YET
 from ringmount.config.units import format_size
 
 
 def description(field: msgspec.structs.FieldInfo) -> str:
-    """The description that the model gives the key; empty if it gives none."""
-    return next((meta.description for meta in _metas(field) if meta.description), "")
+    """The description that the model gives the key, and which of its values are not supported yet."""
+    text = next((meta.description for meta in _metas(field) if meta.description), "")
+    missing = NOT_YET.get(field.name)
+    return f"{text} Not supported yet: {_either([*missing])}." if missing else text
 
 
 def first_sentence(field: msgspec.structs.FieldInfo) -> str:
@@ -26,12 +30,23 @@ def notation(field: msgspec.structs.FieldInfo) -> str | None:
 
 def allowed(field: msgspec.structs.FieldInfo) -> str:
     """What the key takes: "size from 4KiB to 1MiB in steps of 4KiB", "none, normal or coherent"."""
-    return _words(inspect.type_info(field.type), _extra(field))
+    return _words(inspect.type_info(field.type), {**_extra(field), "choices": _either(choices(field))})
 
 
 def allowed_item(field: msgspec.structs.FieldInfo) -> str:
     """What an item of the key's list takes."""
     return _words(_item(inspect.type_info(field.type)), {})
+
+
+def choices(field: msgspec.structs.FieldInfo) -> list[str]:
+    """The words that the key takes, in the order of the model, without those not supported yet."""
+    return [word for word in _literals(field.type) if word not in NOT_YET.get(field.name, ())]
+
+
+def _literals(kind: Any) -> list[str]:
+    if get_origin(kind) is Literal:
+        return [*get_args(kind)]
+    return [word for part in get_args(kind) for word in _literals(part)]
 
 
 def _item(kind: inspect.Type) -> inspect.Type:
@@ -63,7 +78,7 @@ def _words(kind: inspect.Type, extra: dict[str, str]) -> str:
             parts = sorted(kind.types, key=lambda part: isinstance(part, inspect.NoneType))
             return _either([_words(part, extra) for part in parts])
         case inspect.LiteralType():
-            return _either([str(value) for value in kind.values])
+            return extra["choices"]
         case inspect.IntType():
             return _number(kind, extra.get("notation", "integer"))
         case inspect.FloatType():
@@ -71,18 +86,17 @@ def _words(kind: inspect.Type, extra: dict[str, str]) -> str:
         case inspect.StrType():
             return extra.get("noun", "text")
         case inspect.VarTupleType():
-            return "auto, a list of CPUs such as [0, 2] or 0-3,5"
+            return "a list of CPUs ([0, 2] or 0-3,5)"
         case inspect.BoolType():
             return "true or false"
         case inspect.NoneType():
-            return "null"
+            return extra.get("null", "null")
         case _:
             return "keys and values"
 
 
 def _either(parts: list[str]) -> str:
-    *rest, last = parts
-    return f"{', '.join(rest)} or {last}" if rest else last
+    return " or ".join(part for part in (", ".join(parts[:-1]), *parts[-1:]) if part)
 
 
 def _number(kind: inspect.IntType | inspect.FloatType, noun: str) -> str:
@@ -107,5 +121,4 @@ def shown(value: Any) -> str:
         return "keys and values"
     if isinstance(value, list):
         return "a list"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{type(value).__name__} {quoted(value)}"

@@ -10,7 +10,7 @@ import msgspec
 
 from ringmount.config import units
 from ringmount.config.allowed import allowed, allowed_item, first_sentence, notation, shown
-from ringmount.config.errors import ConfigError, child
+from ringmount.config.errors import MAX_MISTAKES, ConfigError, child
 from ringmount.config.model import MountConfig
 from ringmount.config.rules import RULES, parse_filesystem, parse_mountpoint
 
@@ -45,7 +45,7 @@ def _struct(
     """The valid values among `data`, whose keys should be fields of `kind`."""
     fields = {field.name: field for field in msgspec.structs.fields(kind) if field.name != "name"}
     for key in data:
-        if key not in fields:
+        if key not in fields and len(mistakes) < MAX_MISTAKES:
             message = f"Unknown key {key!r}"
             mistakes.append(document.key_error(child(path, key), message, _known(key, list(fields), path)))
     values = {}

@@ -6,6 +6,9 @@ The rule: `str()` of an error is exactly one line, whatever the file or its name
 import re
 from collections.abc import Sequence
 
+MAX_MISTAKES = 20
+"""So many mistakes are reported at once; a file with more is hardly a mount's file."""
+
 
 class ConfigError(Exception):
     """One mistake in a mount's file, with its position.
@@ -67,6 +70,12 @@ def child(path: str, key: str | int) -> str:
     if not re.fullmatch("[A-Za-z0-9_-]+", key):
         return f'{path}["{key}"]'
     return f"{path}.{key}" if path else key
+
+
+def quoted(value: object) -> str:
+    """`value` as Python writes it, shortened to what an error has room for."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:56]}...{text[-1]}"
 
 
 def one_line(text: str) -> str:

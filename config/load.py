@@ -8,7 +8,7 @@ import re
 from pathlib import PurePath
 
 from ringmount.config.check import check
-from ringmount.config.errors import ConfigError, grouped
+from ringmount.config.errors import ConfigError, grouped, quoted
 from ringmount.config.model import MountConfig
 
 MAX_FILE = 1 << 20
@@ -18,7 +18,8 @@ NAME_PATTERN = "[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}"
 class Document:
     """A mount's file that is valid YAML: its data, and the position of everything in it.
 
-    `data` is what `ringmount.config.yamltext.parse` returns. Key paths are written `timeouts.attr`, `cpus[2]`.
+    `data` is what `ringmount.config.yamltext.parse` returns. Key paths read `timeouts.attr` and `cpus[2]`.
+    An invalid `name` or text raises ConfigError.
     """
 
     def __init__(self, text: str, file: str, name: str) -> None:
@@ -29,7 +30,7 @@ class Document:
         self.data, self.positions = parse(text, file)
 
     def locate(self, path: str) -> tuple[int, int]:
-        """Line and column of the value at `path`; of the nearest enclosing key if the file has no such value."""
+        """Line and column of the value at `path`, or of the nearest enclosing key if it has no value."""
         return self.positions.of_value(path)
 
     def error(self, path: str, message: str, hint: str = "") -> ConfigError:
@@ -45,8 +46,8 @@ class Document:
     def error_from_validation(self, prefix: str, message: str) -> ConfigError:
         """The mistake that msgspec found when it converted the value at `prefix`.
 
-        `message` is the text of a msgspec.ValidationError, such as "Expected `str`, got `int` - at `$.source`"; in a
-        worker it was raised for `options`. A missing field and an unknown one become part of the path.
+        `message` is the text of a msgspec.ValidationError, for the prefix `options` perhaps "Expected `str`,
+        got `int` - at `$.source`". A missing field and an unknown one become part of the key path.
         """
         text, _, place = message.partition(" - at ")
         found = re.search(r"\$([^`]*)`", place)
@@ -98,7 +99,7 @@ def _checked_name(name: str, file: str) -> str:
     if re.fullmatch(NAME_PATTERN, name):
         return name
     raise ConfigError(
-        f"A mount is named after its file, and {name!r:.60} cannot be a name",
+        f"A mount is named after its file, and {quoted(name)} cannot be a name",
         file=file,
         hint="use letters, digits and _ . @ -, at most 64, starting with a letter, a digit or _",
     )

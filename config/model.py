@@ -1,8 +1,8 @@
 """The settings of a mount: every key of its file, declared once.
 
-One field is one key, in the order of the long form. Its type, limits, default, description and string notation
-stand here and nowhere else: the loader, the error messages, the JSON Schema and docs/configuration.md are
-derived from them. A description's first sentence is also the hint of an error at that key.
+One field is one key, in the order of the long form. Its type, limits, default, description and notation
+stand here and nowhere else: the loader, the error messages, the JSON Schema and docs/configuration.md
+are derived from them. A description's first sentence is also the hint of an error at that key.
 """
 
 from typing import Annotated, Any, Literal
@@ -25,15 +25,15 @@ FILESYSTEM_PATTERN = (
 USER_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_.@\\\\-]{0,254}[$]?$(?!\n)"
 
 SIZE = {"notation": "size"}
-CPULIST = {"notation": "cpulist"}
+CPULIST = {"notation": "cpulist", "null": "auto"}
 SECONDS = {"notation": "seconds"}
 MOUNTPOINT = {"notation": "mountpoint", "noun": "an absolute path"}
 FILESYSTEM = {"notation": "filesystem", "noun": "passthrough, memory or package.module:Class"}
 USER = {"noun": "a user's name"}
 
 Seconds = Annotated[float, Meta(ge=0, le=YEAR)]
-Size = Annotated[int, Meta(ge=PAGE, le=(1 << 63) - 1)]
-Cpu = Annotated[int, Meta(ge=0, lt=MAX_CPUS)]
+Size = Annotated[int, Meta(ge=PAGE, le=1 << 46)]
+Cpu = Annotated[int, Meta(ge=0, le=MAX_CPUS - 1)]
 
 
 class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,8 +65,8 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     request: Annotated[
         Seconds,
         Meta(
-            description="How long a handler may take before its worker counts as hung; 0 lets it take for ever. "
-            "A hung handler is reported with its Python stack and its worker is replaced.",
+            description="How long a handler may take before its worker counts as hung. "
+            "A hung handler is reported with its Python stack and its worker is replaced. 0 means for ever.",
             extra=SECONDS,
         ),
     ] = 60.0
@@ -75,8 +75,8 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that a mount's file says. `name` is the file's stem; it is not a key of the file.
 
-    `options` holds str, int (64 bits), finite float, bool, None, list and dict with str keys only, so that it can be handed
-    on as JSON. The filesystem checks what they mean.
+    `options` holds only str, int (64 bits), finite float, bool, None, list and dict with str keys, so that it
+    can be handed on as JSON. The filesystem checks what they mean.
     """
 
     name: str
@@ -92,7 +92,8 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str,
         Meta(
             pattern=FILESYSTEM_PATTERN,
-            description="Who answers the requests: passthrough, memory, or a class of yours as package.module:Class.",
+            description="Who answers the requests: passthrough, memory, "
+            "or a class of yours as package.module:Class.",
             extra=FILESYSTEM,
         ),
     ]
@@ -106,21 +107,22 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     transport: Annotated[
         Literal["auto", "io_uring", "dev_fuse"],
         Meta(
-            description="How requests arrive: through io_uring rings, or by reading /dev/fuse. "
-            "auto takes the rings where the kernel has them (6.14 and later) and its switch is on, and says so.",
+            description="How requests arrive: through io_uring rings, or by reading /dev/fuse. auto takes "
+            "the rings where the kernel has them (6.14 and later) and its switch is on.",
         ),
     ] = "auto"
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_CPUS)] | Literal["auto"],
         Meta(
-            description="The number of worker processes. auto starts one per CPU of `cpus`, each pinned to its own.",
+            description="The number of worker processes. "
+            "auto starts one per CPU of `cpus`, each pinned to its own.",
         ),
     ] = "auto"
     cpus: Annotated[
         Annotated[tuple[Cpu, ...], Meta(min_length=1, max_length=MAX_CPUS)] | None,
         Meta(
             description="The CPUs that workers are pinned to, as a list or as text such as 0-3,5. "
-            "auto or null means every online CPU. Requests from other CPUs are served by these workers too.",
+            "auto or null means every online CPU. These workers serve the requests from other CPUs too.",
             extra=CPULIST,
         ),
     ] = None
@@ -129,8 +131,8 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(
             ge=1,
             le=1024,
-            description="How many requests each CPU's queue holds at a time. "
-            "More helps filesystems that wait (async handlers) and costs memory: one buffer of max_write each.",
+            description="How many requests each CPU's queue holds at a time. More helps filesystems "
+            "that wait (async handlers) and costs memory: a buffer of max_write each.",
         ),
     ] = 8
     max_write: Annotated[
@@ -147,8 +149,8 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ring_memory: Annotated[
         Size | None,
         Meta(
-            description="The most memory that the buffers of all rings of this mount may take; null means "
-            "a quarter of the machine's. A mount that would need more does not start and says what to lower.",
+            description="The most memory that the buffers of this mount's rings may take; null means a "
+            "quarter of the machine's. A mount that needs more does not start and says what to lower.",
             extra=SIZE,
         ),
     ] = None
@@ -159,21 +161,22 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     cache: Annotated[
         Literal["none", "normal", "coherent"],
         Meta(
-            description="What the kernel caches of file contents: nothing, or pages until the file is opened again. "
-            "coherent (pages stay until the filesystem reports a change) is not supported yet.",
+            description="What the kernel caches of file contents: nothing (none), pages until the file "
+            "is opened again (normal), or pages until the filesystem reports a change (coherent).",
         ),
     ] = "normal"
     data: Annotated[
         Literal["auto", "passthrough", "userspace"],
         Meta(
-            description="The way that file contents take: through the workers (userspace), or whatever works best (auto). "
-            "passthrough (the kernel reads and writes the backing file itself) is not supported yet.",
+            description="The way that file contents take: through the workers (userspace), by the kernel "
+            "straight to the backing file (passthrough), or whichever works best (auto).",
         ),
     ] = "auto"
     on_crash: Annotated[
         Literal["retry", "eio"],
         Meta(
-            description="What happens to a request whose worker died: run again by the next one, or answered with EIO.",
+            description="What happens to a request whose worker died: the next worker runs it again "
+            "(retry), or it is answered with EIO (eio).",
         ),
     ] = "retry"
     allow_other: Annotated[
@@ -186,13 +189,15 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     default_permissions: Annotated[
         bool,
         Meta(
-            description="Whether the kernel checks modes and owners itself. Without it only the filesystem decides.",
+            description="Whether the kernel checks modes and owners itself. "
+            "Without it only the filesystem decides.",
         ),
     ] = True
     user: Annotated[
         Annotated[str, Meta(pattern=USER_PATTERN)] | None,
         Meta(
-            description="The user that workers run as, where the filesystem allows it; null leaves them as they were started.",
+            description="The user that workers run as, where the filesystem allows it; "
+            "null leaves them as they were started.",
             extra=USER,
         ),
     ] = None
@@ -207,4 +212,4 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 NOT_YET = {"cache": ("coherent",), "data": ("passthrough",)}
-"""Values that have their name but not their implementation. Removing one here is all that enabling it takes in this package."""
+"""Values that have a name but no implementation yet. Enabling one is removing it here, nothing else."""

@@ -7,22 +7,26 @@ exist, and what the filesystem can do, is found out where the mount is made.
 import difflib
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
+from ringmount.config.errors import quoted
 from ringmount.config.model import BUILT_IN, FILESYSTEM_PATTERN, NOT_YET, PAGE, MountConfig
 from ringmount.config.units import format_size
 
 KERNEL_TREES = ("/proc", "/sys", "/dev")
 """Nothing in these is mounted over: what is there belongs to the kernel."""
 
-SYSTEM_FOLDERS = frozenset(
-    ["/", "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/root", "/run", "/run/ringmount"]
-    + ["/run/systemd", "/sbin", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/libexec"]
-    + ["/usr/local", "/usr/sbin", "/usr/share", "/var", "/var/lib", "/var/log", "/var/run", "/var/tmp"]
-)
+# fmt: off
+SYSTEM_FOLDERS = frozenset((
+    "/", "/bin", "/boot", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/root", "/run", "/run/ringmount",
+    "/run/systemd", "/sbin", "/tmp", "/usr", "/usr/bin", "/usr/lib", "/usr/lib64", "/usr/libexec",
+    "/usr/local", "/usr/sbin", "/usr/share", "/var", "/var/lib", "/var/log", "/var/run", "/var/tmp",
+))
+# fmt: on
 """Folders without which the machine, or ringmount itself, does not work. Folders below them are fine."""
 
 
@@ -30,20 +34,20 @@ def parse_mountpoint(text: str) -> str:
     """`text` without superfluous slashes, if it is a path that may be mounted over; ValueError otherwise."""
     if text.startswith("~"):
         raise ValueError(
-            f"{text!r:.60} is not an absolute path: ~ is not expanded, write the home folder out"
+            f"{quoted(text)} is not an absolute path: ~ is not expanded, write the home folder out"
         )
     if not text.startswith("/"):
-        raise ValueError(f"{text!r:.60} is not an absolute path: it must start with /")
+        raise ValueError(f"{quoted(text)} is not an absolute path: it must start with /")
     if len(text.encode()) >= PAGE:
         raise ValueError(f"The path is too long: Linux takes at most {PAGE - 1} bytes")
     if re.search("[\0-\x1f\x7f]", text):
-        raise ValueError(f"{text!r:.60} holds a control character: write the path without it")
+        raise ValueError(f"{quoted(text)} holds a control character: write the path without it")
     if ".." in text.split("/"):
-        raise ValueError(f"{text!r:.60} holds '..': write the path without it")
+        raise ValueError(f"{quoted(text)} holds '..': write the path without it")
     path = "/" + posixpath.normpath(text).lstrip("/")
     if path in SYSTEM_FOLDERS or any(path == tree or path.startswith(tree + "/") for tree in KERNEL_TREES):
         raise ValueError(
-            f"{path!r:.60} is needed by the system: mount on a folder of its own, such as /mnt/data"
+            f"{quoted(path)} is needed by the system: mount on a folder of its own, such as /mnt/data"
         )
     return path
 
@@ -54,9 +58,9 @@ def parse_filesystem(text: str) -> str:
         return text
     near = difflib.get_close_matches(text.lower(), BUILT_IN, n=1)
     if near:
-        raise ValueError(f"{text!r:.60} is not a filesystem: did you mean {near[0]}?")
+        raise ValueError(f"{quoted(text)} is not a filesystem: did you mean {near[0]}?")
     raise ValueError(
-        f"{text!r:.60} is not a filesystem: give {' or '.join(BUILT_IN)}, or package.module:Class"
+        f"{quoted(text)} is not a filesystem: give {' or '.join(BUILT_IN)}, or package.module:Class"
     )
 
 
@@ -65,10 +69,10 @@ Mistake = tuple[str, str, str]
 
 
 def _no_cpu_twice(values: dict[str, Any]) -> Iterator[Mistake]:
-    cpus = values.get("cpus") or ()
-    twice = [cpu for index, cpu in enumerate(cpus) if cpu in cpus[:index]]
-    if twice:
-        yield "cpus", f"CPU {twice[0]} is named twice", "a CPU has one worker; name it once"
+    cpus = Counter(values.get("cpus") or ())
+    for cpu, times in cpus.most_common(1):
+        if times > 1:
+            yield "cpus", f"CPU {cpu} is named {times} times", "a CPU has one worker; name it once"
 
 
 def _a_cpu_for_each_worker(values: dict[str, Any]) -> Iterator[Mistake]:
@@ -100,7 +104,7 @@ RULES: tuple[Callable[[dict[str, Any]], Iterator[Mistake]], ...] = (
     _memory_for_one_queue,
     _only_what_is_implemented,
 )
-"""What is checked once the keys are valid one by one. A key whose value is invalid is not among the values."""
+"""Checks on the values of the keys that are valid on their own; the others are left out of the values."""
 
 
 def _get(values: dict[str, Any], key: str) -> Any:

@@ -1,10 +1,13 @@
 """The notations of a mount's file: sizes, CPU lists, durations.
 
-Every parser takes the text as a person wrote it and raises ValueError("what is wrong: what to write"); every `format_` function writes what its parser reads back as the same value.
+Every parser takes the text as a person wrote it and raises ValueError("what is wrong: what to write");
+every `format_` function writes what its parser reads back as the same value.
 """
 
 import re
 from collections.abc import Iterable
+
+from ringmount.config.errors import quoted
 
 MAX_CPUS = 8192
 """More CPUs than any Linux kernel is built for (NR_CPUS of x86-64); bounds what "0-999999999" can cost."""
@@ -21,7 +24,7 @@ def parse_size(text: str) -> int:
     """Bytes in `text`: a whole number with B, KiB, MiB, GiB or TiB, or K, M, G, T for the same."""
     if not re.search(SIZE_PATTERN, text):
         raise ValueError(
-            f"{text!r:.60} is not a size: write bytes, or a whole number with KiB, MiB, GiB or TiB"
+            f"{quoted(text)} is not a size: write bytes, or a whole number with KiB, MiB, GiB or TiB"
         )
     digits = re.match("[0-9]+", text)
     assert digits
@@ -45,17 +48,17 @@ def parse_cpulist(text: str) -> tuple[int, ...]:
     if not text.strip():
         return ()
     if not re.search(CPULIST_PATTERN, text.removesuffix("\n")):
-        raise ValueError(f"{text!r:.60} is not a list of CPUs: write numbers and ranges, such as 0-3,5")
+        raise ValueError(f"{quoted(text)} is not a list of CPUs: write numbers and ranges, such as 0-3,5")
     cpus: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if int(last or first) < int(first):
-            raise ValueError(f"{text!r:.60} is not a list of CPUs: the range {part.strip()} runs backwards")
+            raise ValueError(f"{quoted(text)} is not a list of CPUs: the range {part.strip()} runs backwards")
         if int(last or first) >= MAX_CPUS:
-            raise ValueError(f"{text!r:.60} is not a list of CPUs: a CPU's number is below {MAX_CPUS}")
+            raise ValueError(f"{quoted(text)} is not a list of CPUs: a CPU's number is below {MAX_CPUS}")
         cpus.extend(range(int(first), int(last or first) + 1))
         if len(cpus) > MAX_CPUS:
-            raise ValueError(f"{text!r:.60} is not a list of CPUs: it names more than {MAX_CPUS}")
+            raise ValueError(f"{quoted(text)} is not a list of CPUs: it names more than {MAX_CPUS}")
     return tuple(cpus)
 
 
@@ -74,7 +77,7 @@ def parse_seconds(text: str) -> float:
     """Seconds in `text`: a number with ms, s, min, h or d, or without a unit for seconds."""
     if not re.search(SECONDS_PATTERN, text):
         raise ValueError(
-            f"{text!r:.60} is not a duration: write seconds, or a number with ms, s, min, h or d"
+            f"{quoted(text)} is not a duration: write seconds, or a number with ms, s, min, h or d"
         )
     number = text.rstrip("adhimns ")
     unit = text[len(number) :].strip()

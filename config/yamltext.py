@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from ringmount.config.errors import ConfigError, child, grouped
+from ringmount.config.errors import MAX_MISTAKES, ConfigError, child, grouped, quoted
 
 MAX_DEPTH = 20
 MAX_KEY = 100
@@ -77,22 +77,23 @@ def _events(text: str, file: str) -> Iterator[yaml.Event]:
     try:
         yield from yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        problem = " ".join(part for part in (error.context, error.problem) if part)
-        hint = (
-            "indent with spaces"
-            if "tab" in problem or "'\\t'" in problem
-            else "quote text that holds : # or other signs"
-        )
-        raise ConfigError(f"Not YAML: {problem}", file=file, line=line, column=column, hint=hint) from None
+        raise _not_yaml(error, text, file) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # The parser in Python lets chr() fail on an escape such as "\UFFFFFFFF".
         raise ConfigError(f"Not YAML: {error}", file=file, line=1, column=1) from None
 
 
+def _not_yaml(error: yaml.MarkedYAMLError, text: str, file: str) -> ConfigError:
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    before = "".join(text.split("\n")[line - 1 : line])[:column]
+    hint = "indent with spaces, not tabs" if "\t" in before else "quote text that holds : # or other signs"
+    problem = ", ".join(part for part in (error.context, error.problem) if part)
+    return ConfigError(f"Not YAML: {problem}", file=file, line=line, column=column, hint=hint)
+
+
 class _Builder:
-    """Builds the data from events, with a position for each part; problems that allow going on are collected."""
+    """Builds the data from events, with a position for each part; collects what allows going on."""
 
     def __init__(self, events: Iterator[yaml.Event], file: str) -> None:
         self.events = events
@@ -123,6 +124,8 @@ class _Builder:
 
     def report(self, event: yaml.Event, path: str, message: str, hint: str) -> None:
         self.problems.append(self.problem(event, path, message, hint))
+        if len(self.problems) >= MAX_MISTAKES:
+            raise grouped(self.problems)
 
     def node(self, event: yaml.Event, path: str, depth: int) -> Any:
         """The value that starts with `event`."""
@@ -193,7 +196,7 @@ class Ambiguous(ValueError):
 def checked_text(text: str) -> str:
     """`text`, unless it holds what no system call and no terminal takes: NUL and lone surrogates."""
     if re.search("[\0\ud800-\udfff]", text):
-        raise Ambiguous(f"{text!r:.60} holds a NUL or half a character", "remove the escape")
+        raise Ambiguous(f"{quoted(text)} holds a NUL or half a character", "remove the escape")
     return text
 
 
@@ -204,18 +207,18 @@ def plain_value(text: str) -> Any:
     new = next((kind for kind, pattern in _CORE if pattern.fullmatch(text)), "str")
     if old != new or (new == "int" and not _DECIMAL.fullmatch(text)):
         raise Ambiguous(
-            f"{text!r:.60} does not mean the same in every version of YAML", _INSTEAD.get(old, _QUOTE)
+            f"{quoted(text)} does not mean the same in every version of YAML", _INSTEAD.get(old, _QUOTE)
         )
     if new == "str":
         return checked_text(text)
     if new == "int":
         if len(text) > 20 or not -(1 << 63) <= int(text) < 1 << 64:
-            raise Ambiguous(f"{text!r:.60} does not fit in 64 bits", _QUOTE)
+            raise Ambiguous(f"{quoted(text)} does not fit in 64 bits", _QUOTE)
         return int(text)
     if new == "float":
         number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         if not math.isfinite(number):
-            raise Ambiguous(f"{text!r:.60} is not a finite number", _QUOTE)
+            raise Ambiguous(f"{quoted(text)} is not a finite number", _QUOTE)
         return number
     return text.lower() == "true" if new == "bool" else None
 
