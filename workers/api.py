@@ -274,6 +274,8 @@ class Context(Protocol):
     """The caller's thread id in the mount's pid namespace; 0 for the kernel itself or another namespace."""
     umask: int
     """The caller's umask; set for `create`, `mknod`, `mkdir` and `tmpfile`, else 0."""
+    kill_suidgid: bool
+    """In `open` and `create` with O_TRUNC: clear S_ISUID, and S_ISGID of a group-executable file (the caller may not keep them)."""
 
     @property
     def groups(self) -> tuple[int, ...]:

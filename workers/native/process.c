@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -23,4 +25,30 @@ int rm_fork_sharing_files(void)
 		PyOS_AfterFork_Parent();
 	PyGILState_Release(gil);
 	return pid < 0 ? -error : (int)pid;
+}
+
+int rm_map_shared(int fd, uint64_t address, uint64_t size, int dontfork)
+{
+	void *wanted = (void *)(uintptr_t)address;
+	void *got = mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_NORESERVE, fd, 0);
+
+	if (got == MAP_FAILED)
+		return -errno;
+	if (got != wanted) {     /* a kernel before 4.17 takes the address as a hint */
+		munmap(got, size);
+		return -EEXIST;
+	}
+	if (dontfork && madvise(got, size, MADV_DONTFORK))
+		return -errno;
+	return 0;
+}
+
+int rm_die_with_parent(int signal)
+{
+	return prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0) ? -errno : 0;
+}
+
+int rm_no_new_privileges(void)
+{
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : 0;
 }

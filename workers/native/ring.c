@@ -373,7 +373,7 @@ struct rm_device {
 };
 
 struct rm_device *rm_device_new(int fuse_fd, int mail_fd, const struct rm_arena *arena, struct rm_worker *worker,
-				const uint16_t *argument_sizes, const uint32_t *indices, int count)
+				const uint16_t *argument_sizes, const uint32_t *indices, int count, int capacity)
 {
 	struct rm_device *device = calloc(1, sizeof *device);
 
@@ -384,7 +384,7 @@ struct rm_device *rm_device_new(int fuse_fd, int mail_fd, const struct rm_arena 
 	device->fuse_fd = fuse_fd;
 	device->mail_fd = mail_fd;
 	memcpy(device->argument_sizes, argument_sizes, sizeof device->argument_sizes);
-	device->free = calloc((size_t)count + 1, sizeof *device->free);
+	device->free = calloc((size_t)capacity + 1, sizeof *device->free);
 	if (!device->free) {
 		free(device);
 		return NULL;
@@ -415,6 +415,18 @@ int rm_device_reply(struct rm_device *device, uint32_t index)
 	__atomic_store_n(&journal->state, RM_FREE, __ATOMIC_RELEASE);
 	device->free[device->nfree++] = index;
 	return error;
+}
+
+void rm_device_release(struct rm_device *device, uint32_t index)
+{
+	((struct entry_header *)rm_entry_page(&device->arena, index))->commit_id = 0;
+	__atomic_store_n(&device->arena.journal[index].state, RM_FREE, __ATOMIC_RELEASE);
+	device->free[device->nfree++] = index;
+}
+
+void rm_journal_delivery(const struct rm_arena *arena, uint32_t index)
+{
+	journal_delivery(arena, index, rm_now());
 }
 
 /* Reads one request so that a WRITE's data lands page-aligned at the payload's start, then lays header and first

@@ -24,11 +24,13 @@ int rm_turn(struct rm_ring *ring, const uint32_t *commits, int ncommits, int wai
 
 struct rm_device;
 struct rm_device *rm_device_new(int fuse_fd, int mail_fd, const struct rm_arena *arena, struct rm_worker *worker,
-				const uint16_t *argument_sizes, const uint32_t *indices, int count);
+				const uint16_t *argument_sizes, const uint32_t *indices, int count, int capacity);
 void rm_device_free(struct rm_device *device);
 int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommits, int timeout_ms,
 		   struct rm_event *events, int max);
 int rm_device_reply(struct rm_device *device, uint32_t index);
+void rm_device_release(struct rm_device *device, uint32_t index);
+void rm_journal_delivery(const struct rm_arena *arena, uint32_t index);
 
 int rm_recommit(struct rm_ring *ring, uint32_t index);
 int64_t rm_find_unique(const struct rm_arena *arena, uint64_t unique);

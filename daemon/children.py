@@ -1,0 +1,141 @@
+"""The supervisor's child processes: how they are started, watched and reaped.
+
+The rule: the supervisor has one thread, so that fork is safe at any time; and a child that is no worker closes
+every descriptor it inherited, because a stray copy of /dev/fuse would keep a dead mount alive.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from enum import Enum
+
+from ringmount.config.model import MountConfig
+from ringmount.workers import messages
+from ringmount.workers._native import lib
+from ringmount.workers.arena import Arena
+from ringmount.workers.worker import Setup, child
+
+CHANNEL_BUFFER = 1 << 20
+
+
+class State(Enum):
+    """How far a worker is."""
+
+    STARTING = "starting"
+    PREPARED = "prepared"
+    SERVING = "serving"
+    DEAD = "dead"
+
+
+class WorkerProcess:
+    """One worker as the supervisor sees it: a place that one process after another fills."""
+
+    def __init__(self, index: int, cpu: int | None) -> None:
+        self.index = index
+        self.cpu = cpu
+        self.state = State.DEAD
+        self.pid = 0
+        self.pidfd = -1
+        self.channel: socket.socket
+        self.outbox: messages.Outbox
+        self.deaths: list[float] = []
+        self.failure: messages.Failed | None = None
+        self._theirs: socket.socket | None = None
+
+    def start(self, config: MountConfig, search: str | None, workers: int, arena: Arena, shared_files: bool) -> None:
+        """Forks the worker. Raises OSError."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER)
+        setup = Setup(config, search, self.index, workers, self.cpu, arena.fd, theirs, shared_files)
+        supervisor = os.getpid()
+        pid = lib.rm_fork_sharing_files() if shared_files else os.fork()
+        if pid == 0:
+            child(setup, supervisor)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        ours.setblocking(False)
+        self.channel = ours
+        self.outbox = messages.Outbox(ours)
+        if shared_files:  # the one descriptor table has one copy of it: the worker's
+            self._theirs = theirs
+        else:
+            theirs.close()
+        self.state = State.STARTING
+        self.failure = None
+        record = arena.worker(self.index)
+        record.pid = pid
+        record.generation += 1
+
+    def receive(self) -> messages.ToSupervisor | None:
+        """The next message, None if there is none. Raises msgspec.DecodeError for what is no message."""
+        try:
+            packet = self.channel.recv(1 << 17)
+        except (BlockingIOError, ConnectionError):
+            return None
+        return messages.to_supervisor(packet) if packet else None
+
+    def reap(self) -> int:
+        """Takes the dead process's exit code (negative: the signal) and closes what belonged to it."""
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.channel.close()
+        if self._theirs is not None:
+            self._theirs.close()
+            self._theirs = None
+        self.state = State.DEAD
+        self.pidfd = -1
+        return os.waitstatus_to_exitcode(status)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends a signal, if there is a process."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+
+def close_private_fds(arena: Arena, worker: int) -> int:
+    """Closes what a dead worker kept for itself in the shared descriptor table; returns how many."""
+    mark = worker + 1
+    owners = arena.section("fd_owners").cast("H")
+    needle, raw, at, closed = struct.pack("=H", mark), bytes(arena.section("fd_owners")), 0, 0
+    while (at := raw.find(needle, at)) >= 0:
+        if at % 2 == 0:
+            owners[at // 2] = 0
+            with contextlib.suppress(OSError):
+                os.close(at // 2)
+                closed += 1
+            at += 2
+        else:
+            at += 1
+    return closed
+
+
+def close_all_but(keep: set[int]) -> None:
+    """Closes every inherited descriptor that is not to be kept."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in keep:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+def throw_away(function: Callable[[], int], keep: set[int] | None = None) -> int:
+    """Forks a child that runs `function`, exits with its result (1 for an exception) and keeps no descriptor but the standard ones
+    and `keep`. Returns its pid; the caller reaps it."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        close_all_but({0, 1, 2} | (keep or set()))
+        code = function()
+    finally:
+        os._exit(code)

@@ -1,0 +1,744 @@
+"""From a request to a call of the filesystem's method, and from its result to the reply's bytes. No I/O.
+
+One row of `ROUTES` per opcode: the method, how to call it (decode), what to do with its result (encode into the
+request's own buffer). An encoder returns the reply's size in bytes, or a `ReadFrom`, `WriteTo` or `SyncOf` for
+the engine to carry out. The rule: a request's names are copied out of the buffer before anything is written to it,
+because request and reply share it.
+"""
+
+import errno
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from ringmount.workers import abi, api, codec
+from ringmount.workers.abi import Opcode
+from ringmount.workers.api import NOW, AttrLike, Entry, Handle, Lock, NodeId, Opened, ReadFrom, SetAttr, SyncOf, WriteTo
+from ringmount.workers.codec import DECODERS
+
+Deferred: TypeAlias = ReadFrom | WriteTo | SyncOf
+Answer: TypeAlias = "int | Deferred"
+"""The reply's payload in bytes, or an operation whose outcome is the reply."""
+
+MAX_ERRNO = 133
+"""Larger ones mean something else inside the kernel (ERESTARTSYS), or EINVAL to the caller."""
+
+
+class Request:
+    """One entry's request; a `ringmount.workers.api.Context` for the methods. Reused for the entry's next one."""
+
+    __slots__ = (
+        "buffer",
+        "gid",
+        "index",
+        "is_interrupted",
+        "kill_suidgid",
+        "nodeid",
+        "op_in",
+        "opcode",
+        "payload_size",
+        "pid",
+        "read_groups",
+        "total_extlen",
+        "uid",
+        "umask",
+        "unique",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        op_in: memoryview,
+        buffer: memoryview,
+        read_groups: Callable[[int], tuple[int, ...]],
+        is_interrupted: Callable[["Request"], bool],
+    ) -> None:
+        self.index = index
+        self.op_in = op_in
+        self.buffer = buffer
+        self.read_groups = read_groups
+        self.is_interrupted = is_interrupted
+        self.unique = self.nodeid = self.opcode = self.uid = self.gid = self.pid = 0
+        self.total_extlen = self.payload_size = self.umask = 0
+        self.kill_suidgid = False
+
+    @property
+    def payload(self) -> memoryview:
+        """What the request carries."""
+        return self.buffer[: self.payload_size]
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """The caller's supplementary groups."""
+        return self.read_groups(self.pid)
+
+    @property
+    def interrupted(self) -> bool:
+        """True once the caller got a signal."""
+        return self.is_interrupted(self)
+
+    def decode(self) -> tuple[Any, ...]:
+        """The request's fields, names and data. Raises codec.DecodeError."""
+        return DECODERS[self.opcode](self.total_extlen, self.op_in, self.buffer[: self.payload_size])
+
+
+@dataclass(frozen=True)
+class Replies:
+    """What encoders need to know of the mount."""
+
+    entry_valid: codec.Seconds
+    attr_valid: codec.Seconds
+    negative_valid: codec.Seconds
+    took: Callable[[int], None] | None = None
+    """Told of each reference that an Entry passes to the kernel (policy `single` counts them)."""
+
+
+Call: TypeAlias = Callable[[Request], Any]
+Finish: TypeAlias = Callable[[Replies, Request, Any], Answer]
+
+
+class Route(NamedTuple):
+    """An opcode's way: the method's name, what makes its caller, what encodes its result."""
+
+    method: str
+    call: Callable[[Any], Call]
+    finish: Finish
+
+
+class Handler(NamedTuple):
+    """A route bound to a filesystem: `call` gives a result, or an awaitable if `is_async`; `finish` the answer."""
+
+    call: Call
+    finish: Callable[[Request, Any], Answer]
+    is_async: bool
+    implemented: bool
+
+
+# --- results to bytes ---------------------------------------------------------------------------------------
+
+
+def _valid(seconds: float | None, default: codec.Seconds) -> codec.Seconds:
+    return default if seconds is None else codec.split_seconds(seconds)
+
+
+def _write_entry(replies: Replies, buffer: memoryview, at: int, entry: Entry) -> int:
+    if entry.attr is None:
+        if entry.node:
+            raise TypeError("an Entry with a node needs attributes")
+        return codec.encode_negative_entry(buffer, at, _valid(entry.entry_timeout, replies.negative_valid))
+    if replies.took is not None:
+        replies.took(entry.node)
+    return codec.encode_entry_out(
+        buffer,
+        at,
+        entry.node,
+        entry.generation,
+        _valid(entry.entry_timeout, replies.entry_valid),
+        _valid(entry.attr_timeout, replies.attr_valid),
+        entry.attr,
+    )
+
+
+def finish_none(_replies: Replies, _request: Request, _result: None) -> int:
+    """A success without a body."""
+    return 0
+
+
+def finish_entry(replies: Replies, request: Request, entry: Entry) -> int:
+    """fuse_entry_out."""
+    return _write_entry(replies, request.buffer, 0, entry)
+
+
+def finish_created(replies: Replies, request: Request, result: tuple[Entry, Opened]) -> int:
+    """fuse_entry_out and fuse_open_out."""
+    entry, opened = result
+    at = _write_entry(replies, request.buffer, 0, entry)
+    return at + codec.encode_open_out(request.buffer, at, opened.fh, opened.flags, opened.backing_id)
+
+
+def finish_attr(replies: Replies, request: Request, attr: AttrLike) -> int:
+    """fuse_attr_out."""
+    return codec.encode_attr_out(request.buffer, 0, attr, *replies.attr_valid)
+
+
+def finish_statx(replies: Replies, request: Request, result: api.Statx) -> int:
+    """fuse_statx_out."""
+    return codec.encode_statx_out(
+        request.buffer,
+        0,
+        result.attr,
+        *replies.attr_valid,
+        mask=result.mask,
+        btime_ns=result.btime_ns if result.mask & codec.STATX_BTIME else None,
+        attributes=result.attributes,
+        attributes_mask=result.attributes_mask,
+    )
+
+
+def finish_opened(_replies: Replies, request: Request, opened: Opened) -> int:
+    """fuse_open_out."""
+    return codec.encode_open_out(request.buffer, 0, opened.fh, opened.flags, opened.backing_id)
+
+
+def finish_bytes(_replies: Replies, request: Request, data: bytes) -> int:
+    """The bytes themselves."""
+    request.buffer[: len(data)] = data
+    return len(data)
+
+
+def finish_read(_replies: Replies, request: Request, result: int | ReadFrom) -> Answer:
+    """The bytes that the method put into the buffer."""
+    if isinstance(result, int) and not 0 <= result <= len(request.buffer):
+        raise ValueError(f"read() returned {result} for a buffer of {len(request.buffer)} bytes")
+    return result
+
+
+def finish_write(_replies: Replies, request: Request, result: int | WriteTo) -> Answer:
+    """fuse_write_out."""
+    if isinstance(result, WriteTo):
+        return result
+    return codec.encode_write_out(request.buffer, 0, result)
+
+
+def finish_fsync(_replies: Replies, _request: Request, result: SyncOf | None) -> Answer:
+    """A success without a body, now or when the ring has synced."""
+    return 0 if result is None else result
+
+
+def finish_statfs(_replies: Replies, request: Request, result: api.StatfsLike) -> int:
+    """fuse_statfs_out."""
+    return codec.encode_statfs_out(request.buffer, 0, result)
+
+
+def _finish_sized(request: Request, asked: int, data: bytes) -> int:
+    """xattr replies: the size alone if the caller asked with 0 (getxattr(2))."""
+    if asked == 0:
+        return codec.encode_xattr_size(request.buffer, 0, len(data))
+    if len(data) > asked:
+        raise OSError(errno.ERANGE, "the caller's buffer is too small")
+    request.buffer[: len(data)] = data
+    return len(data)
+
+
+def finish_getxattr(_replies: Replies, request: Request, data: bytes) -> int:
+    """The value, or its size."""
+    return _finish_sized(request, _asked(request), data)
+
+
+def finish_listxattr(_replies: Replies, request: Request, names: Iterable[bytes]) -> int:
+    """The names, each with a NUL, or their size."""
+    return _finish_sized(request, _asked(request), b"".join([name + b"\0" for name in names]))
+
+
+def _asked(request: Request) -> int:
+    return int(abi.FUSE_GETXATTR_IN.struct.unpack_from(request.op_in)[0])
+
+
+def finish_lock(_replies: Replies, request: Request, lock: Lock) -> int:
+    """fuse_lk_out."""
+    return codec.encode_lk_out(request.buffer, 0, lock.start, lock.end, lock.type, lock.pid)
+
+
+def finish_bmap(_replies: Replies, request: Request, block: int) -> int:
+    """fuse_bmap_out."""
+    return codec.encode_bmap_out(request.buffer, 0, block)
+
+
+def finish_ioctl(_replies: Replies, request: Request, result: tuple[int, bytes]) -> int:
+    """fuse_ioctl_out and the data."""
+    value, data = result
+    at = codec.encode_ioctl_out(request.buffer, 0, value)
+    request.buffer[at : at + len(data)] = data
+    return at + len(data)
+
+
+def finish_poll(_replies: Replies, request: Request, events: int) -> int:
+    """fuse_poll_out."""
+    return codec.encode_poll_out(request.buffer, 0, events)
+
+
+def finish_lseek(_replies: Replies, request: Request, offset: int) -> int:
+    """fuse_lseek_out."""
+    return codec.encode_lseek_out(request.buffer, 0, offset)
+
+
+def finish_copied(_replies: Replies, request: Request, copied: int) -> int:
+    """fuse_write_out, or its 64-bit form."""
+    if request.opcode == Opcode.COPY_FILE_RANGE_64:
+        return codec.encode_copy_file_range_out(request.buffer, 0, copied)
+    return codec.encode_write_out(request.buffer, 0, copied)
+
+
+class Listing:
+    """`DirectoryBuffer` and `DirectoryPlusBuffer` over a request's buffer."""
+
+    __slots__ = ("_at", "_buffer", "_limit", "_replies")
+
+    def __init__(self, buffer: memoryview, limit: int) -> None:
+        self._buffer = buffer
+        self._limit = min(limit, len(buffer))
+        self._at = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._at
+
+    def add(self, name: bytes, ino: int, mode: int, next_offset: int) -> bool:
+        at = codec.encode_dirent(self._buffer, self._at, self._limit, ino, next_offset, mode >> 12 & 15, name)
+        if not at:
+            return False
+        self._at = at
+        return True
+
+
+class ListingPlus:
+    """`DirectoryPlusBuffer` over a request's buffer."""
+
+    __slots__ = ("_at", "_buffer", "_limit", "_replies")
+
+    def __init__(self, replies: Replies, buffer: memoryview, limit: int) -> None:
+        self._replies = replies
+        self._buffer = buffer
+        self._limit = min(limit, len(buffer))
+        self._at = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._at
+
+    def fits(self, name: bytes) -> bool:
+        return self._at + (abi.FUSE_DIRENTPLUS.size + len(name) + 7 & ~7) <= self._limit
+
+    def add(self, name: bytes, entry: Entry, next_offset: int) -> bool:
+        attr = entry.attr
+        at = codec.encode_direntplus(
+            self._buffer,
+            self._at,
+            self._limit,
+            0 if attr is None else attr.st_ino,
+            next_offset,
+            0 if attr is None else attr.st_mode >> 12 & 15,
+            name,
+            entry.node,
+            entry.generation,
+            _valid(entry.entry_timeout, self._replies.entry_valid),
+            _valid(entry.attr_timeout, self._replies.attr_valid),
+            attr,
+        )
+        if not at:
+            return False
+        if entry.node and self._replies.took is not None:
+            self._replies.took(entry.node)
+        self._at = at
+        return True
+
+
+def finish_listing(_replies: Replies, _request: Request, size: int) -> int:
+    """The entries that the method put into the buffer."""
+    return size
+
+
+# --- requests to calls --------------------------------------------------------------------------------------
+
+
+def call_node(method: Any) -> Call:
+    """method(ctx, node)"""
+    return lambda request: method(request, request.nodeid)
+
+
+def call_name(method: Any) -> Call:
+    """method(ctx, parent, name)"""
+    return lambda request: method(request, request.nodeid, request.decode()[0])
+
+
+def call_getattr(method: Any) -> Call:
+    unpack = abi.FUSE_GETATTR_IN.struct.unpack_from
+    with_fh = int(abi.GetattrFlags.FH)
+
+    def call(request: Request) -> Any:
+        flags, _, fh = unpack(request.op_in)
+        return method(request, request.nodeid, fh if flags & with_fh else None)
+
+    return call
+
+
+def call_statx(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        flags, _, fh, sx_flags, sx_mask = request.decode()[:5]
+        return method(request, request.nodeid, fh if flags & abi.GetattrFlags.FH else None, sx_flags, sx_mask)
+
+    return call
+
+
+def _signed(seconds: int) -> int:
+    return seconds - (1 << 64) if seconds >> 63 else seconds
+
+
+def decode_changes(fields: tuple[Any, ...]) -> tuple[SetAttr, Handle | None]:
+    """fuse_setattr_in as the API's `SetAttr`, and the handle if one came along."""
+    (valid, _, fh, size, _, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, _, uid, gid, _) = fields
+    bits = abi.SetattrValid
+    changes = SetAttr(kill_suidgid=bool(valid & bits.KILL_SUIDGID))
+    if valid & bits.MODE:
+        changes.mode = mode
+    if valid & bits.UID:
+        changes.uid = uid
+    if valid & bits.GID:
+        changes.gid = gid
+    if valid & bits.SIZE:
+        changes.size = size
+    if valid & bits.ATIME:
+        changes.atime_ns = NOW if valid & bits.ATIME_NOW else _signed(atime) * 1_000_000_000 + atime_ns
+    if valid & bits.MTIME:
+        changes.mtime_ns = NOW if valid & bits.MTIME_NOW else _signed(mtime) * 1_000_000_000 + mtime_ns
+    if valid & bits.CTIME:
+        changes.ctime_ns = _signed(ctime) * 1_000_000_000 + ctime_ns
+    return changes, fh if valid & bits.FH else None
+
+
+def call_setattr(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        changes, fh = decode_changes(request.decode())
+        return method(request, request.nodeid, changes, fh)
+
+    return call
+
+
+def call_symlink(method: Any) -> Call:
+    return lambda request: method(request, request.nodeid, *request.decode())
+
+
+def call_mknod(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        mode, rdev, request.umask, _, name = request.decode()
+        return method(request, request.nodeid, name, mode, codec.decode_rdev(rdev))
+
+    return call
+
+
+def call_mkdir(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        mode, request.umask, name = request.decode()
+        return method(request, request.nodeid, name, mode)
+
+    return call
+
+
+def call_rename(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        new_parent, name, new_name = request.decode()
+        return method(request, request.nodeid, name, new_parent, new_name, 0)
+
+    return call
+
+
+def call_rename2(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        new_parent, flags, _, name, new_name = request.decode()
+        return method(request, request.nodeid, name, new_parent, new_name, flags)
+
+    return call
+
+
+def call_link(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        node, new_name = request.decode()
+        return method(request, node, request.nodeid, new_name)
+
+    return call
+
+
+def call_open(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        flags, open_flags = request.decode()
+        request.kill_suidgid = bool(open_flags & abi.OpenIn.KILL_SUIDGID)
+        return method(request, request.nodeid, flags)
+
+    return call
+
+
+def call_create(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        flags, mode, request.umask, open_flags, name = request.decode()
+        request.kill_suidgid = bool(open_flags & abi.OpenIn.KILL_SUIDGID)
+        return method(request, request.nodeid, name, mode, flags)
+
+    return call
+
+
+def call_tmpfile(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        flags, mode, request.umask, _, _ = request.decode()
+        return method(request, request.nodeid, mode, flags)
+
+    return call
+
+
+def call_read(method: Any) -> Call:
+    unpack = abi.FUSE_READ_IN.struct.unpack_from
+
+    def call(request: Request) -> Any:
+        fh, offset, size, _, _, _, _ = unpack(request.op_in)
+        return method(request, request.nodeid, fh, offset, request.buffer[:size])
+
+    return call
+
+
+def call_write(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, offset, _, write_flags, _, _, _, data = request.decode()
+        return method(request, request.nodeid, fh, offset, data, write_flags)
+
+    return call
+
+
+def call_flush(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, _, _, lock_owner = request.decode()
+        return method(request, request.nodeid, fh, lock_owner)
+
+    return call
+
+
+def call_release(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, flags, release_flags, owner = request.decode()
+        flock_owner = owner if release_flags & abi.ReleaseFlags.FLOCK_UNLOCK else None
+        return method(request, request.nodeid, fh, flags, flock_owner)
+
+    return call
+
+
+def call_releasedir(method: Any) -> Call:
+    return lambda request: method(request, request.nodeid, request.decode()[0])
+
+
+def call_fsync(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, flags, _ = request.decode()
+        return method(request, request.nodeid, fh, bool(flags & abi.FsyncFlags.FDATASYNC))
+
+    return call
+
+
+def call_access(method: Any) -> Call:
+    return lambda request: method(request, request.nodeid, request.decode()[0])
+
+
+def call_getxattr(method: Any) -> Call:
+    return lambda request: method(request, request.nodeid, request.decode()[2])
+
+
+def call_setxattr(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        _, flags, setxattr_flags, _, name, value = request.decode()
+        kill_sgid = bool(setxattr_flags & abi.SetxattrFlags.ACL_KILL_SGID)
+        return method(request, request.nodeid, name, value, flags, kill_sgid)
+
+    return call
+
+
+def call_fallocate(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, offset, length, mode, _ = request.decode()
+        return method(request, request.nodeid, fh, mode, offset, length)
+
+    return call
+
+
+def call_lseek(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, offset, whence, _ = request.decode()
+        return method(request, request.nodeid, fh, offset, whence)
+
+    return call
+
+
+def call_copy(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, offset, node_out, fh_out, offset_out, length, flags = request.decode()
+        if request.opcode == Opcode.COPY_FILE_RANGE:  # its reply counts in 32 bits
+            length = min(length, 1 << 30)
+        return method(request, request.nodeid, fh, offset, node_out, fh_out, offset_out, length, flags)
+
+    return call
+
+
+def call_getlk(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, owner, start, end, kind, pid, _, _ = request.decode()
+        return method(request, request.nodeid, fh, owner, Lock(kind, start, end, pid))
+
+    return call
+
+
+def call_bmap(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        block, blocksize, _ = request.decode()
+        return method(request, request.nodeid, block, blocksize)
+
+    return call
+
+
+def call_ioctl(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, flags, command, argument, _, out_size, data = request.decode()
+        return method(request, request.nodeid, fh, command, argument, flags, data, out_size)
+
+    return call
+
+
+def call_poll(method: Any) -> Call:
+    def call(request: Request) -> Any:
+        fh, kh, flags, events = request.decode()
+        notify = kh if flags & abi.PollFlags.SCHEDULE_NOTIFY else None
+        return method(request, request.nodeid, fh, notify, events)
+
+    return call
+
+
+ROUTES: dict[int, Route] = {
+    Opcode.LOOKUP: Route("lookup", call_name, finish_entry),
+    Opcode.GETATTR: Route("getattr", call_getattr, finish_attr),
+    Opcode.SETATTR: Route("setattr", call_setattr, finish_attr),
+    Opcode.READLINK: Route("readlink", call_node, finish_bytes),
+    Opcode.SYMLINK: Route("symlink", call_symlink, finish_entry),
+    Opcode.MKNOD: Route("mknod", call_mknod, finish_entry),
+    Opcode.MKDIR: Route("mkdir", call_mkdir, finish_entry),
+    Opcode.UNLINK: Route("unlink", call_name, finish_none),
+    Opcode.RMDIR: Route("rmdir", call_name, finish_none),
+    Opcode.RENAME: Route("rename", call_rename, finish_none),
+    Opcode.RENAME2: Route("rename", call_rename2, finish_none),
+    Opcode.LINK: Route("link", call_link, finish_entry),
+    Opcode.OPEN: Route("open", call_open, finish_opened),
+    Opcode.READ: Route("read", call_read, finish_read),
+    Opcode.WRITE: Route("write", call_write, finish_write),
+    Opcode.STATFS: Route("statfs", call_node, finish_statfs),
+    Opcode.RELEASE: Route("release", call_release, finish_none),
+    Opcode.FSYNC: Route("fsync", call_fsync, finish_fsync),
+    Opcode.SETXATTR: Route("setxattr", call_setxattr, finish_none),
+    Opcode.GETXATTR: Route("getxattr", call_getxattr, finish_getxattr),
+    Opcode.LISTXATTR: Route("listxattr", call_node, finish_listxattr),
+    Opcode.REMOVEXATTR: Route("removexattr", call_name, finish_none),
+    Opcode.FLUSH: Route("flush", call_flush, finish_none),
+    Opcode.OPENDIR: Route("opendir", call_open, finish_opened),
+    Opcode.READDIR: Route("readdir", call_open, finish_listing),  # bound by _listing_handler
+    Opcode.READDIRPLUS: Route("readdirplus", call_open, finish_listing),  # bound by _listing_handler
+    Opcode.RELEASEDIR: Route("releasedir", call_releasedir, finish_none),
+    Opcode.FSYNCDIR: Route("fsyncdir", call_fsync, finish_fsync),
+    Opcode.GETLK: Route("getlk", call_getlk, finish_lock),
+    Opcode.SETLK: Route("setlk", call_getlk, finish_none),  # bound by _lock_handler
+    Opcode.SETLKW: Route("setlk", call_getlk, finish_none),  # bound by _lock_handler
+    Opcode.ACCESS: Route("access", call_access, finish_none),
+    Opcode.CREATE: Route("create", call_create, finish_created),
+    Opcode.TMPFILE: Route("tmpfile", call_tmpfile, finish_created),
+    Opcode.BMAP: Route("bmap", call_bmap, finish_bmap),
+    Opcode.IOCTL: Route("ioctl", call_ioctl, finish_ioctl),
+    Opcode.POLL: Route("poll", call_poll, finish_poll),
+    Opcode.FALLOCATE: Route("fallocate", call_fallocate, finish_none),
+    Opcode.LSEEK: Route("lseek", call_lseek, finish_lseek),
+    Opcode.COPY_FILE_RANGE: Route("copy_file_range", call_copy, finish_copied),
+    Opcode.COPY_FILE_RANGE_64: Route("copy_file_range", call_copy, finish_copied),
+    Opcode.STATX: Route("statx", call_statx, finish_statx),
+    Opcode.SYNCFS: Route("syncfs", call_node, finish_none),
+}
+
+SUCCEED = frozenset({Opcode.RELEASE, Opcode.RELEASEDIR})
+"""Not overridden, these succeed: their answer reaches nobody, and ENOSYS would only be logged."""
+
+
+def handlers(filesystem: api.Filesystem, replies: Replies) -> list[Handler | None]:
+    """A filesystem's handlers by opcode; None where an opcode is not for filesystems."""
+    table: list[Handler | None] = [None] * (max(ROUTES) + 1)
+    for opcode, route in ROUTES.items():
+        table[opcode] = _handler(filesystem, replies, opcode, route)
+    return table
+
+
+def _handler(filesystem: api.Filesystem, replies: Replies, opcode: int, route: Route) -> Handler:
+    method = getattr(filesystem, route.method)
+    implemented = api.is_implemented(type(filesystem), route.method)
+    is_async = inspect.iscoroutinefunction(method)
+    if not implemented:
+        return _default_handler(replies, opcode)
+    if opcode in (Opcode.READDIR, Opcode.READDIRPLUS):
+        call = _call_listing(method, replies, plus=opcode == Opcode.READDIRPLUS, is_async=is_async)
+    elif opcode in (Opcode.SETLK, Opcode.SETLKW):
+        call = _call_lock(filesystem, wait=opcode == Opcode.SETLKW)
+        is_async = is_async or inspect.iscoroutinefunction(filesystem.flock)
+    else:
+        call = route.call(method)
+    finish = route.finish
+    return Handler(call, lambda request, result: finish(replies, request, result), is_async, True)
+
+
+def _default_handler(replies: Replies, opcode: int) -> Handler:
+    if opcode in SUCCEED:
+        return Handler(lambda request: None, lambda request, result: 0, False, False)
+    if opcode == Opcode.STATFS:
+        empty = api.Statfs()
+        return Handler(lambda request: empty, lambda request, r: finish_statfs(replies, request, r), False, False)
+    error = errno.ENOTTY if opcode == Opcode.IOCTL else errno.ENOSYS
+
+    def refuse(request: Request) -> None:
+        raise OSError(error, "not implemented")
+
+    return Handler(refuse, lambda request, result: 0, False, False)
+
+
+def _call_listing(method: Any, replies: Replies, plus: bool, is_async: bool) -> Call:
+    unpack = abi.FUSE_READ_IN.struct.unpack_from
+
+    def prepare(request: Request) -> tuple[Any, Listing | ListingPlus]:
+        fh, offset, size, _, _, _, _ = unpack(request.op_in)
+        out = ListingPlus(replies, request.buffer, size) if plus else Listing(request.buffer, size)
+        return method(request, request.nodeid, fh, offset, out), out
+
+    async def call_async(request: Request) -> int:
+        result, out = prepare(request)
+        await result
+        return out.size
+
+    def call(request: Request) -> int:
+        return prepare(request)[1].size
+
+    return call_async if is_async else call
+
+
+def _call_lock(filesystem: api.Filesystem, wait: bool) -> Call:
+    """SETLK and SETLKW carry both kinds of lock (fuse_setlk, fuse_file_flock): told apart by a flag."""
+    setlk, flock = filesystem.setlk, filesystem.flock
+    has_setlk = api.is_implemented(type(filesystem), "setlk")
+    has_flock = api.is_implemented(type(filesystem), "flock")
+
+    def call(request: Request) -> Any:
+        fh, owner, start, end, kind, pid, flags, _ = request.decode()
+        if flags & abi.LockFlags.FLOCK:
+            if not has_flock:
+                raise OSError(errno.ENOSYS, "not implemented")
+            return flock(request, NodeId(request.nodeid), fh, owner, _FLOCK_OPERATION[kind], wait)
+        if not has_setlk:
+            raise OSError(errno.ENOSYS, "not implemented")
+        return setlk(request, NodeId(request.nodeid), fh, owner, Lock(kind, start, end, pid), wait)
+
+    if inspect.iscoroutinefunction(setlk) or inspect.iscoroutinefunction(flock):
+
+        async def call_async(request: Request) -> Any:
+            result = call(request)
+            return await result if isinstance(result, Awaitable) else result
+
+        return call_async
+    return call
+
+
+# fcntl(2)'s F_RDLCK, F_WRLCK, F_UNLCK as flock(2)'s LOCK_SH, LOCK_EX, LOCK_UN
+_FLOCK_OPERATION = {0: 1, 1: 2, 2: 8}
+
+
+def errno_of(error: OSError) -> int:
+    """The errno to answer with: EIO for one that the kernel would not pass on."""
+    number = error.errno
+    return number if isinstance(number, int) and 0 < number <= MAX_ERRNO else errno.EIO

@@ -1,0 +1,407 @@
+"""The engine: takes a worker's events, runs the filesystem's methods, collects the replies.
+
+A request's states, in this order and no other, each one store in its journal record:
+DELIVERED (by C, when the completion is taken) - STARTED (here, before the method runs) - ANSWERED (here, when
+error, size and payload are complete) - FREE (by C, after the commit was submitted). A successor reads them.
+
+The engine does not wait and does not know what it runs on: `worker` drives it, in a plain loop or under
+asyncio.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import struct
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ringmount.workers import abi, api, codec, messages
+from ringmount.workers._native import ffi, lib
+from ringmount.workers.abi import Opcode
+from ringmount.workers.api import ReadFrom, SyncOf, WriteTo
+from ringmount.workers.arena import JOURNAL_SIZE, Arena
+from ringmount.workers.dispatch import Answer, Handler, Replies, Request, errno_of, handlers
+from ringmount.workers.ring import (
+    DEVICE_ERROR,
+    IO,
+    IORING_FSYNC_DATASYNC,
+    IORING_OP_FSYNC,
+    IORING_OP_READ,
+    IORING_OP_WRITE,
+    MAIL,
+    Device,
+    Ring,
+)
+
+log = logging.getLogger(__name__)
+
+HEADER = abi.FUSE_IN_HEADER.struct
+REPLY = struct.Struct("<iI")
+ERROR_AT: int = ffi.offsetof("struct rm_journal", "error")
+PAYLOAD_SIZE_AT: int = ffi.offsetof("struct rm_journal", "payload_size")
+STATE_AT: int = ffi.offsetof("struct rm_journal", "state")
+INTERRUPTED_AT: int = ffi.offsetof("struct rm_journal", "interrupted")
+WORDS = JOURNAL_SIZE // 4
+
+STARTED: int = lib.RM_STARTED
+ANSWERED: int = lib.RM_ANSWERED
+
+ENTRY_OP_IN = 128  # where fuse_uring_req_header keeps op_in, and its size
+LEGACY = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
+FUTURES = 1 << 32
+"""Tokens of ring operations from here on belong to coroutines; below, they are entries."""
+
+
+class ConnectionGone(Exception):
+    """The kernel ended the connection: unmounted, or aborted."""
+
+
+class RingRefused(Exception):
+    """The kernel refused an entry: no ring for this mount."""
+
+
+def read_groups(pid: int) -> tuple[int, ...]:
+    """A process's supplementary groups, from /proc/PID/status (proc(5)); () if it is gone or not visible."""
+    if not pid:
+        return ()
+    try:
+        with open(f"/proc/{pid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Groups:"):
+                    return tuple(map(int, line[7:].split()))
+    except (OSError, ValueError):
+        pass
+    return ()
+
+
+class Engine:
+    """A worker's requests. `filesystem` answers, `transport` carries, `send` speaks to the supervisor."""
+
+    def __init__(
+        self,
+        arena: Arena,
+        worker: int,
+        filesystem: api.Filesystem,
+        replies: Replies,
+        send: Callable[[messages.Message], None],
+    ) -> None:
+        self.arena = arena
+        self.filesystem = filesystem
+        self.transport: Ring | Device
+        self.answered: list[int] = []
+        """Entries whose replies wait for the next turn."""
+        self.mail: Callable[[bytes], None] = lambda packet: None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.wake: Callable[[], None] = lambda: None
+        """Asks the loop for a turn: a coroutine or a thread has answered."""
+        self._send = send
+        self._handlers = handlers(filesystem, replies)
+        self._journal = arena.section("journal")
+        self._words = self._journal.cast("I")
+        self._longs = self._journal.cast("Q")
+        self._requests = {index: self._request(index) for index in arena.entries_of(worker)}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._pool = ThreadPoolExecutor(filesystem.threads, "handler") if filesystem.threads else None
+        self._running: Request | None = None
+        self._operations: dict[int, tuple[asyncio.Future[int], Any]] = {}
+        self._next_token = FUTURES
+        self._deferred: dict[int, Any] = {}
+
+    def _request(self, index: int) -> Request:
+        op_in = self.arena.page(index)[ENTRY_OP_IN : 2 * ENTRY_OP_IN]
+        return Request(index, op_in, self.arena.payload_view(index), read_groups, self._is_interrupted)
+
+    @property
+    def busy(self) -> int:
+        """Requests that were started and not answered."""
+        return len(self._tasks) + len(self._deferred)
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def event(self, data: int, result: int) -> None:
+        """One event of the transport. Raises ConnectionGone, RingRefused, or OSError for what cannot be."""
+        if data < self.arena.entries:
+            if result == 0:
+                self.serve(data)
+            else:
+                self._refused(data, result)
+        elif data == MAIL:
+            self._mail_arrived(result)
+        elif data == DEVICE_ERROR:
+            if -result in (errno.ENODEV, errno.ECONNABORTED, errno.EPERM):
+                raise ConnectionGone
+            raise OSError(-result, f"reading /dev/fuse: {os.strerror(-result)}")
+        elif data & IO:
+            self._operation_done(data & ~IO, result)
+
+    def _mail_arrived(self, result: int) -> None:
+        if result < 0:
+            raise OSError(-result, "reading the supervisor's channel")
+        packet = self.transport.mail(result)
+        if not packet:
+            raise ConnectionGone
+        self.mail(packet)
+        self.transport.listen()
+
+    def _refused(self, index: int, result: int) -> None:
+        """A command of an entry failed (fuse_uring_cmd)."""
+        error = -result
+        if error in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV):
+            raise ConnectionGone
+        if not isinstance(self.transport, Ring):
+            log.warning("reply to request %d was refused: %s", self._requests[index].unique, os.strerror(error))
+            return
+        if error == errno.ENOENT:  # the commit was taken before, by a predecessor: the entry needs a new registration
+            self.transport.register([index])
+            return
+        if error in (errno.EAGAIN, errno.EINTR):
+            self.transport.register([index])
+            return
+        raise RingRefused(f"FUSE_IO_URING_CMD: {os.strerror(error)}")
+
+    # --- requests -----------------------------------------------------------------------------------------------
+
+    def serve(self, index: int) -> None:
+        """Runs the request that lies in an entry."""
+        request = self._requests[index]
+        at = index * JOURNAL_SIZE
+        (
+            _,
+            opcode,
+            request.unique,
+            request.nodeid,
+            request.uid,
+            request.gid,
+            request.pid,
+            request.total_extlen,
+            _,
+        ) = HEADER.unpack_from(self._journal, at)
+        request.opcode = opcode
+        request.payload_size = self._words[index * WORDS + PAYLOAD_SIZE_AT // 4]
+        request.umask = 0
+        request.kill_suidgid = False
+        handler = self._handlers[opcode] if opcode < len(self._handlers) else None
+        if handler is None:
+            self._unrouted(request)
+            return
+        self._words[index * WORDS + STATE_AT // 4] = STARTED
+        if handler.is_async:
+            self._start(request, self._await(request, handler))
+        elif self._pool is not None and handler.implemented:
+            self._start(request, self._in_pool(request, handler, self._pool))
+        else:
+            try:
+                self._running = request
+                result = handler.call(request)
+                self._running = None
+                answer = handler.finish(request, result)
+            except BaseException as error:
+                self._running = None
+                self._failed(request, error)
+            else:
+                if type(answer) is int:
+                    self.reply(index, 0, answer)
+                else:
+                    self._defer(request, answer)
+
+    def reply(self, index: int, error: int, size: int) -> None:
+        """Makes an entry's answer complete: `error` 0 or an errno, `size` bytes of payload."""
+        REPLY.pack_into(self._journal, index * JOURNAL_SIZE + ERROR_AT, -error, size)
+        self._words[index * WORDS + STATE_AT // 4] = ANSWERED
+        self.answered.append(index)
+
+    def _failed(self, request: Request, error: BaseException) -> None:
+        if isinstance(error, OSError):
+            self.reply(request.index, errno_of(error), 0)
+        elif isinstance(error, codec.DecodeError):
+            log.error("request %d, opcode %d: %s", request.unique, request.opcode, error)
+            self.reply(request.index, errno.EIO, 0)
+        elif isinstance(error, asyncio.CancelledError):
+            self.reply(request.index, errno.EINTR, 0)
+        elif isinstance(error, Exception):
+            name = Opcode(request.opcode).name
+            log.error("%s of node %d raised %r: answered EIO", name, request.nodeid, error, exc_info=error)
+            self.reply(request.index, errno.EIO, 0)
+        else:
+            raise error
+
+    def _unrouted(self, request: Request) -> None:
+        """An opcode that is not for filesystems."""
+        index = request.index
+        if request.opcode in LEGACY:
+            self._send(messages.Legacy(self._legacy_bytes(request)))
+            if isinstance(self.transport, Device):
+                self.transport.release(index)
+                return
+        elif request.opcode in (Opcode.NOTIFY_REPLY, Opcode.DESTROY):
+            self.reply(index, 0, 0)  # to be committed like any other; there is nobody to tell
+            return
+        self.reply(index, errno.ENOSYS, 0)
+
+    def _legacy_bytes(self, request: Request) -> bytes:
+        """A message of the legacy path as it was read, for the supervisor, who alone keeps the counts."""
+        operation = abi.OPERATIONS[request.opcode]
+        size = 0 if operation.request is None else operation.request.size
+        header = self._journal[request.index * JOURNAL_SIZE :][: HEADER.size]
+        return bytes(header) + bytes(request.op_in[:size]) + bytes(request.payload)
+
+    # --- what waits -----------------------------------------------------------------------------------------------
+
+    def _start(self, request: Request, coroutine: Coroutine[Any, Any, Answer]) -> None:
+        assert self.loop is not None
+        self._tasks[request.index] = self.loop.create_task(self._answer_later(request, coroutine))
+
+    async def _await(self, request: Request, handler: Handler) -> Answer:
+        return handler.finish(request, await handler.call(request))
+
+    async def _in_pool(self, request: Request, handler: Handler, pool: ThreadPoolExecutor) -> Answer:
+        assert self.loop is not None
+        return handler.finish(request, await self.loop.run_in_executor(pool, handler.call, request))
+
+    async def _answer_later(self, request: Request, coroutine: Coroutine[Any, Any, Answer]) -> None:
+        try:
+            answer = await coroutine
+        except BaseException as error:
+            del self._tasks[request.index]
+            self._failed(request, error)
+        else:
+            del self._tasks[request.index]
+            if type(answer) is int:
+                self.reply(request.index, 0, answer)
+            else:
+                self._defer(request, answer)
+        self.wake()
+
+    def interrupt(self, index: int, unique: int) -> None:
+        """The request's caller got a signal: its coroutine is cancelled; others can ask `Context.interrupted`."""
+        request = self._requests.get(index)
+        if request is None or request.unique != unique:
+            return
+        self._longs[(index * JOURNAL_SIZE + INTERRUPTED_AT) // 8] = unique
+        task = self._tasks.get(index)
+        if task is not None and self._pool is None:
+            task.cancel()
+
+    def _is_interrupted(self, request: Request) -> bool:
+        return self._longs[(request.index * JOURNAL_SIZE + INTERRUPTED_AT) // 8] == request.unique
+
+    def interrupt_running(self) -> None:
+        """From a signal handler: ends the plain method that runs for an interrupted request, if one does."""
+        request = self._running
+        if request is not None and self._is_interrupted(request):
+            self._running = None
+            raise InterruptedError(errno.EINTR, "interrupted")
+
+    # --- operations on the ring -------------------------------------------------------------------------------------
+
+    def _defer(self, request: Request, answer: Any) -> None:
+        """Carries out what a method returned instead of a result."""
+        address = self.arena.address("entries") + self._offset(request.index)
+        if isinstance(answer, ReadFrom):
+            size = min(abi.FUSE_READ_IN.struct.unpack_from(request.op_in)[2], len(request.buffer))
+            started = self.transport.io(IORING_OP_READ, answer.fd, address, size, answer.offset, 0, request.index)
+        elif isinstance(answer, WriteTo):
+            size = abi.FUSE_WRITE_IN.struct.unpack_from(request.op_in)[2]
+            started = self.transport.io(IORING_OP_WRITE, answer.fd, address, size, answer.offset, 0, request.index)
+        elif isinstance(answer, SyncOf):
+            flags = IORING_FSYNC_DATASYNC if answer.datasync else 0
+            size = 0
+            started = self.transport.io(IORING_OP_FSYNC, answer.fd, 0, 0, 0, flags, request.index)
+        else:
+            self._failed(request, TypeError(f"a method returned {type(answer).__name__}"))
+            return
+        if started:
+            self._deferred[request.index] = answer
+            return
+        try:
+            self._deferred[request.index] = answer
+            self._deferred_done(request.index, self._at_once(request, answer, size))
+        except OSError as error:
+            self._deferred_done(request.index, -errno_of(error))
+
+    def _offset(self, index: int) -> int:
+        page = int(lib.RM_ENTRY_PAGE)
+        return index * (page + self.arena.payload) + page
+
+    @staticmethod
+    def _at_once(request: Request, answer: Any, size: int) -> int:
+        """Without a ring the operation is done by the ordinary system call."""
+        if isinstance(answer, ReadFrom):
+            return os.preadv(answer.fd, [request.buffer[:size]], answer.offset)
+        if isinstance(answer, WriteTo):
+            return os.pwrite(answer.fd, request.buffer[:size], answer.offset)
+        (os.fdatasync if answer.datasync else os.fsync)(answer.fd)
+        return 0
+
+    def _deferred_done(self, index: int, result: int) -> None:
+        answer = self._deferred.pop(index)
+        request = self._requests[index]
+        if result < 0:
+            self.reply(index, -result, 0)
+        elif isinstance(answer, ReadFrom):
+            self.reply(index, 0, result)
+        elif isinstance(answer, WriteTo):
+            self.reply(index, 0, codec.encode_write_out(request.buffer, 0, result))
+        else:
+            self.reply(index, 0, 0)
+
+    def _operation_done(self, token: int, result: int) -> None:
+        if token < FUTURES:
+            self._deferred_done(token, result)
+            return
+        future, _ = self._operations.pop(token)
+        if not future.done():
+            if result < 0:
+                future.set_exception(OSError(-result, os.strerror(-result)))
+            else:
+                future.set_result(result)
+
+    async def operation(self, opcode: int, fd: int, buffer: Any, length: int, offset: int, flags: int) -> int | None:
+        """An operation of a coroutine; None where there is no ring. Raises OSError."""
+        assert self.loop is not None
+        address = int(ffi.cast("uintptr_t", ffi.from_buffer(buffer))) if length else 0
+        token = self._next_token
+        self._next_token += 1
+        if not self.transport.io(opcode, fd, address, length, offset, flags, token):
+            return None
+        future: asyncio.Future[int] = self.loop.create_future()
+        self._operations[token] = (future, buffer)  # the kernel holds the address until the event comes
+        self.wake()
+        cancelled = False
+        while not future.done():  # until then the kernel may write into the buffer: a cancelled request keeps it
+            try:
+                await asyncio.shield(future)
+            except asyncio.CancelledError:
+                cancelled = True
+            except OSError:
+                break
+        if cancelled:
+            raise asyncio.CancelledError
+        return future.result()
+
+
+class EngineIo:
+    """`ringmount.workers.api.RingIo`: on the worker's ring, or on a thread where there is none."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+
+    def _engine(self) -> Engine:
+        if self.engine is None or self.engine.loop is None:
+            raise RuntimeError("mount.io is for async methods of a mounted filesystem")
+        return self.engine
+
+    async def read(self, fd: int, buffer: memoryview, offset: int) -> int:
+        done = await self._engine().operation(IORING_OP_READ, fd, buffer, len(buffer), offset, 0)
+        return await asyncio.to_thread(os.preadv, fd, [buffer], offset) if done is None else done
+
+    async def write(self, fd: int, data: memoryview, offset: int) -> int:
+        done = await self._engine().operation(IORING_OP_WRITE, fd, data, len(data), offset, 0)
+        return await asyncio.to_thread(os.pwrite, fd, data, offset) if done is None else done
+
+    async def fsync(self, fd: int, datasync: bool = False) -> None:
+        flags = IORING_FSYNC_DATASYNC if datasync else 0
+        if await self._engine().operation(IORING_OP_FSYNC, fd, b"", 0, 0, flags) is None:
+            await asyncio.to_thread(os.fdatasync if datasync else os.fsync, fd)

@@ -1,0 +1,154 @@
+"""What supervisor and workers say to each other over a worker's channel (a SOCK_SEQPACKET pair, one message a packet).
+
+Every message is a msgspec struct, tagged with its name. The rule: no side ever blocks on a channel; what does
+not fit waits with the sender (`Outbox`).
+"""
+
+import socket
+from collections import deque
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+MAX_PACKET = 1 << 16
+"""Larger packets are not sent: the reader's buffer has this size."""
+MAX_FORGETS = 2048
+"""Nodes in one `Forget`: about 40 kB."""
+
+
+class Message(msgspec.Struct, tag=True, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+# --- to a worker ----------------------------------------------------------------------------------------------
+
+
+class Serve(Message):
+    """Start serving. The mount's /dev/fuse descriptor, or for `dev_fuse` a clone of it, comes with the message (SCM_RIGHTS)."""
+
+    transport: str
+    setxattr_ext: bool
+
+
+class Interrupt(Message):
+    """The caller of the request in this entry got a signal (FUSE_INTERRUPT)."""
+
+    index: int
+    unique: int
+
+
+class Forget(Message):
+    """These nodes are gone (policy `single`: these many references of them were given back)."""
+
+    nodes: list[tuple[int, int]]
+
+
+class Stop(Message):
+    """Answer what is in flight and exit."""
+
+
+class LogLevel(Message):
+    """Log from this level on."""
+
+    level: str
+
+
+# --- to the supervisor ------------------------------------------------------------------------------------------
+
+
+class Prepared(Message):
+    """The filesystem is imported and made."""
+
+
+class Serving(Message):
+    """The transport is up."""
+
+    transport: str
+
+
+class Failed(Message):
+    """This worker cannot serve. `what`: `filesystem` or `transport`; `permanent`: another try would fail as well."""
+
+    what: str
+    message: str
+    permanent: bool
+
+
+class Legacy(Message):
+    """A FORGET, BATCH_FORGET or INTERRUPT that came to a worker's clone: the supervisor sees to them all."""
+
+    data: bytes
+
+
+class Notification(Message):
+    """A notification for the kernel."""
+
+    data: bytes
+
+
+class Description(Message):
+    """What the supervisor has to know of a filesystem, which it never imports."""
+
+    methods: list[str]
+    handle_policy: str
+    threads: int
+    is_async: bool
+    interrupt_sync: bool
+    needs_root: bool
+    posix_acl: bool
+    handle_killpriv: bool
+    export: bool
+
+
+ToWorker: TypeAlias = Serve | Interrupt | Forget | Stop | LogLevel
+ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Notification | Description
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
+_decode_to_supervisor = msgspec.msgpack.Decoder(ToSupervisor).decode
+Packet: TypeAlias = Annotated[bytes, "one message"]
+
+
+def encode(message: Message) -> Packet:
+    """A message as a packet."""
+    return _encode(message)
+
+
+def to_worker(packet: Packet) -> ToWorker:
+    """A packet that a worker received. Raises msgspec.DecodeError."""
+    return _decode_to_worker(packet)
+
+
+def to_supervisor(packet: Packet) -> ToSupervisor:
+    """A packet that the supervisor received. Raises msgspec.DecodeError."""
+    return _decode_to_supervisor(packet)
+
+
+class Outbox:
+    """The sending side of a channel: never blocks, keeps the order, keeps what does not fit."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._waiting: deque[tuple[Packet, list[int]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def send(self, message: Message, fds: list[int] | None = None) -> None:
+        """Sends, or queues behind what waits already. The descriptors must stay open until it was sent."""
+        self._waiting.append((encode(message), fds or []))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Sends what fits; True when nothing is left. A peer that is gone takes everything."""
+        while self._waiting:
+            packet, fds = self._waiting[0]
+            try:
+                socket.send_fds(self._channel, [packet], fds, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError:
+                self._waiting.clear()
+                return True
+            self._waiting.popleft()
+        return True

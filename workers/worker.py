@@ -1,0 +1,402 @@
+"""A worker process: prepares its filesystem, then serves its queues until it is told to stop.
+
+In order: identity (name, CPU, signals) - arena - filesystem - "prepared" - the supervisor's word to serve, with the
+transport - what a predecessor left - "serving" - the loop. The mount is made after "prepared", so that a filesystem that
+cannot start fails before anything is mounted.
+
+The rule: nothing here forks, and the ring is made after the fork.
+"""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import inspect
+import logging
+import os
+import pwd
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from ringmount.config.model import MountConfig
+from ringmount.workers import api, codec, load, messages, recovery
+from ringmount.workers._native import lib
+from ringmount.workers.abi import Opcode
+from ringmount.workers.arena import Arena
+from ringmount.workers.dispatch import Replies
+from ringmount.workers.engine import ConnectionGone, Engine, EngineIo, RingRefused
+from ringmount.workers.handles import HandleTable
+from ringmount.workers.nodes import NodeTable
+from ringmount.workers.notify import Notifier
+from ringmount.workers.ring import Device, Ring
+
+log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_PERMANENT = 3
+"""Another start would fail the same way: the supervisor does not try."""
+EXIT_TRANSPORT = 4
+"""The ring was refused."""
+
+INTERRUPT_SIGNAL = signal.SIGUSR1
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is given. The descriptors are inherited over the fork."""
+
+    config: MountConfig
+    search: str | None
+    index: int
+    workers: int
+    cpu: int | None
+    arena_fd: int
+    channel: socket.socket
+    shared_files: bool
+
+
+class MountView:
+    """`ringmount.workers.api.Mount`: what a filesystem sees of its mount."""
+
+    def __init__(self, setup: Setup, arena: Arena, notify: Notifier, io: EngineIo) -> None:
+        config = setup.config
+        self.name = config.name
+        self.mountpoint = config.mountpoint
+        self.read_only = config.read_only
+        self.default_permissions = config.default_permissions
+        self.timeouts = config.timeouts
+        self.nodes = NodeTable(arena.address("nodes"), arena.section_size("nodes"), setup.index)
+        self.handles = HandleTable(arena.address("handles"), arena.section_size("handles"), setup.index)
+        self.notify = notify
+        self.io = io
+        self.log = logging.getLogger("filesystem")
+        self.worker = setup.index
+        self.workers = setup.workers
+        self.max_write = config.max_write
+        self._fd_owners = arena.section("fd_owners").cast("H") if setup.shared_files else None
+
+    def own_fd(self, fd: int) -> int:
+        if self._fd_owners is not None and fd < len(self._fd_owners):
+            self._fd_owners[fd] = self.worker + 1
+        return fd
+
+
+class SingleCounts:
+    """Lookup counts of policy `single`: how many references on each node the kernel holds."""
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+
+    def took(self, node: int) -> None:
+        """One more reference."""
+        self._counts[node] = self._counts.get(node, 0) + 1
+
+    def given_back(self, node: int, count: int) -> bool:
+        """`count` less; True if that was the last one."""
+        left = self._counts.get(node, 0) - count
+        if left > 0:
+            self._counts[node] = left
+            return False
+        return self._counts.pop(node, None) is not None
+
+
+class Worker:
+    """One worker's life after its identity is set."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.outbox = messages.Outbox(setup.channel)
+        self.arena = Arena.attach(setup.arena_fd)
+        self.record = self.arena.worker(setup.index)
+        self.stopping = False
+        self.single: SingleCounts | None = None
+        io = EngineIo()
+        cls, options = load.load(setup.config, setup.search)
+        self.mount = MountView(setup, self.arena, Notifier(self._notify), io)
+        self.filesystem = cls(options, self.mount)
+        if cls.handle_policy is api.HandlePolicy.SINGLE:
+            self.single = SingleCounts()
+        self.is_async = load.describe(cls).is_async or cls.threads > 0
+        self.engine = Engine(self.arena, setup.index, self.filesystem, self._replies(), self.outbox.send)
+        self.engine.mail = self._mail
+        io.engine = self.engine
+
+    def _replies(self) -> Replies:
+        timeouts = self.setup.config.timeouts
+        never = (0, 0)
+        cached = self.setup.config.cache != "none"
+        return Replies(
+            entry_valid=codec.split_seconds(timeouts.entry) if cached else never,
+            attr_valid=codec.split_seconds(timeouts.attr) if cached else never,
+            negative_valid=codec.split_seconds(timeouts.negative) if cached else never,
+            took=None if self.single is None else self.single.took,
+        )
+
+    def _notify(self, data: bytes) -> None:
+        self.outbox.send(messages.Notification(data))
+
+    # --- mail -------------------------------------------------------------------------------------------------------
+
+    def _mail(self, packet: bytes) -> None:
+        message = messages.to_worker(packet)
+        if isinstance(message, messages.Interrupt):
+            self.engine.interrupt(message.index, message.unique)
+        elif isinstance(message, messages.Forget):
+            self._forget(message.nodes)
+        elif isinstance(message, messages.Stop):
+            self.stopping = True
+        elif isinstance(message, messages.LogLevel):
+            logging.getLogger().setLevel(message.level.upper())
+
+    def _forget(self, nodes: list[tuple[int, int]]) -> None:
+        for node, count in nodes:
+            if self.single is None or self.single.given_back(node, count):
+                try:
+                    self.filesystem.forget(api.NodeId(node))
+                except Exception:
+                    log.exception("forget of node %d", node)
+
+    # --- transport --------------------------------------------------------------------------------------------------
+
+    def wait_for_word(self) -> tuple[messages.Serve, list[int]] | None:
+        """Blocks until the supervisor says what to serve; None if it says to stop."""
+        while True:
+            packet, fds, _, _ = socket.recv_fds(self.setup.channel, messages.MAX_PACKET, 1)
+            if not packet:
+                return None
+            message = messages.to_worker(packet)
+            if isinstance(message, messages.Serve):
+                return message, fds
+            if isinstance(message, messages.Stop):
+                return None
+
+    def connect(self, serve: messages.Serve, fds: list[int]) -> None:
+        """Sets the transport up and takes over what a predecessor left. Raises OSError, RingRefused."""
+        index, engine = self.setup.index, self.engine
+        left = recovery.leftovers(self.arena, index)
+        occupied = {leftover.index for leftover in left}
+        free = [entry for entry in self.arena.entries_of(index) if entry not in occupied]
+        mail_fd = self.setup.channel.fileno()
+        self.mount.own_fd(fds[0])
+        if serve.transport == "io_uring":
+            ring = Ring(self.arena, index, fds[0], mail_fd, self.is_async)
+            engine.transport = ring
+            ring.register(free)
+        else:
+            engine.transport = Device(self.arena, index, fds[0], mail_fd, free)
+        engine.transport.listen()
+        for leftover in left:
+            self._take_over(leftover)
+        # A refused registration shows at once: fuse_uring_cmd completes it inside the submission.
+        self.turn(wait=False)
+        self.outbox.send(messages.Serving(serve.transport))
+
+    def _take_over(self, leftover: recovery.Leftover) -> None:
+        index, engine = leftover.index, self.engine
+        journal = self.arena.c.journal[index]
+        if leftover.left is recovery.Left.ANSWERED:
+            self.record.rescued += 1
+            if isinstance(engine.transport, Ring):
+                engine.transport.recommit(index)
+            else:
+                engine.transport.reply(index)
+            return
+        if leftover.left is recovery.Left.DELIVERED:
+            lib.rm_journal_delivery(self.arena.c, index)
+            self.record.rescued += 1
+            engine.serve(index)
+            return
+        recovery.restore_payload(self.arena, index)
+        journal.deaths += 1
+        opcode = int.from_bytes(bytes(journal.header)[4:8], "little")
+        if opcode in recovery.IDEMPOTENT and self.setup.config.on_crash == "retry":
+            self.record.retried += 1
+            engine.serve(index)
+        else:
+            self.record.lost += 1
+            log.error("%s was under way when a worker died: answered EIO", Opcode(opcode).name)
+            engine.reply(index, errno.EIO, 0)
+
+    # --- loops ------------------------------------------------------------------------------------------------------
+
+    def turn(self, wait: bool) -> bool:
+        """One turn of the transport; True if it had events. Raises what `Engine.event` raises."""
+        engine = self.engine
+        answered, engine.answered = engine.answered, []
+        try:
+            events = engine.transport.turn(answered, wait)
+        except InterruptedError:
+            return False
+        for data, result in events:
+            engine.event(data, result)
+        if len(self.outbox):
+            self.outbox.flush()
+        return bool(events)
+
+    def run(self) -> None:
+        """Serves with plain methods only: one blocking system call a turn."""
+        while not self.stopping:
+            self.turn(wait=True)
+        while self.engine.answered or self.engine.busy:
+            self.turn(wait=bool(self.engine.busy))
+        self.filesystem.stop()
+
+    async def run_async(self, serve: messages.Serve, fds: list[int]) -> None:
+        """Serves under asyncio: coroutines and threads wait, the worker goes on."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self.engine.loop = loop
+        scheduled = False
+
+        def finish(error: BaseException | None) -> None:
+            if not done.done():
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
+
+        def turns() -> None:
+            nonlocal scheduled
+            scheduled = False
+            try:
+                for _ in range(64):
+                    if not self.turn(wait=False) and not self.engine.answered:
+                        break
+                else:
+                    wake()  # others in this loop get their turn
+            except BaseException as error:
+                finish(error)
+                return
+            if self.stopping and not self.engine.busy and not self.engine.answered:
+                finish(None)
+
+        def wake() -> None:
+            nonlocal scheduled
+            if not scheduled:
+                scheduled = True
+                loop.call_soon(turns)
+
+        self.engine.wake = wake
+        await _maybe(self.filesystem.start())
+        self.connect(serve, fds)
+        for fd in self.engine.transport.wait_fds:
+            loop.add_reader(fd, turns)
+        wake()
+        try:
+            await done
+        finally:
+            for fd in self.engine.transport.wait_fds:
+                loop.remove_reader(fd)
+        await _maybe(self.filesystem.stop())
+
+
+async def _maybe(result: Any) -> None:
+    if inspect.isawaitable(result):
+        await result
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
+
+
+def _become(setup: Setup) -> None:
+    """Name, CPU, signals, descriptors: what makes the forked process a worker."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write(f"rm-{setup.config.name}"[:12] + f"/{setup.index}")
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    # Ctrl-C reaches the whole foreground group: the supervisor decides, and workers go on until it unmounted.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if setup.cpu is not None:
+        os.sched_setaffinity(0, {setup.cpu})
+    os.umask(0)
+    if not setup.shared_files:
+        keep = {0, 1, 2, setup.arena_fd, setup.channel.fileno()}
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) not in keep:
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
+
+
+def drop_privileges(user: str) -> None:
+    """Becomes `user` for good. Raises OSError, or LookupError for a user that does not exist."""
+    entry = pwd.getpwnam(user)
+    os.setgroups(os.getgrouplist(user, entry.pw_gid))
+    os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
+    os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+    lib.rm_no_new_privileges()
+
+
+def _live_with_supervisor(supervisor: int) -> None:
+    """A worker without its supervisor would serve for ever, and nobody would read the forgets."""
+    lib.rm_die_with_parent(signal.SIGKILL)
+    if os.getppid() != supervisor:
+        os._exit(EXIT_OK)
+
+
+def main(setup: Setup, supervisor: int) -> int:
+    """Runs a worker in a freshly forked process; returns its exit code."""
+    _become(setup)
+    outbox = messages.Outbox(setup.channel)
+    try:
+        if setup.config.user is not None and os.geteuid() == 0:
+            drop_privileges(setup.config.user)
+        _live_with_supervisor(supervisor)
+        worker = Worker(setup)
+    except load.FilesystemError as error:
+        outbox.send(messages.Failed("filesystem", f"{error.path}: {error.message}", True))
+        return EXIT_PERMANENT
+    except Exception as error:
+        log.debug("start", exc_info=True)
+        outbox.send(messages.Failed("filesystem", f"{type(error).__name__}: {error}", True))
+        return EXIT_PERMANENT
+    worker.record.pid = os.getpid()
+    worker.record.cpu = 0xFFFFFFFF if setup.cpu is None else setup.cpu
+    worker.record.started_ns = lib.rm_now()
+    gc.collect()
+    gc.freeze()
+    outbox.send(messages.Prepared())
+    word = worker.wait_for_word()
+    if word is None:
+        return EXIT_OK
+    return _serve(worker, *word)
+
+
+def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
+    if worker.filesystem.interrupt_sync:
+        signal.signal(INTERRUPT_SIGNAL, lambda number, frame: worker.engine.interrupt_running())
+    else:
+        signal.signal(INTERRUPT_SIGNAL, signal.SIG_IGN)
+    try:
+        if worker.is_async:
+            asyncio.run(worker.run_async(serve, fds))
+        else:
+            worker.filesystem.start()
+            worker.connect(serve, fds)
+            worker.run()
+    except ConnectionGone:
+        return EXIT_OK
+    except (RingRefused, OSError) as error:
+        log.debug("transport", exc_info=True)
+        worker.outbox.send(messages.Failed("transport", str(error), True))
+        return EXIT_TRANSPORT
+    return EXIT_OK
+
+
+def child(setup: Setup, supervisor: int) -> None:
+    """The forked child's whole life; does not return."""
+    code = 1
+    try:
+        code = main(setup, supervisor)
+    except BaseException:
+        log.critical("worker %d failed", setup.index, exc_info=True)
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
