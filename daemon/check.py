@@ -2,7 +2,7 @@
 
 import os
 
-from ringmount.config.effective import effective
+from ringmount.config.longform import effective
 from ringmount.config.load import read_document
 from ringmount.config.units import format_cpulist, format_size
 from ringmount.daemon import machine, run

@@ -10,13 +10,13 @@ from ringmount.config.model import MountConfig
 from ringmount.daemon.children import throw_away
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.workers import load
-from ringmount.workers.messages import Description
+from ringmount.workers.messages import Description, Message
 
 PATIENCE = 60.0
 """Seconds that importing and checking a filesystem may take."""
 
 
-class Refusal(msgspec.Struct, tag=True):
+class Refusal(Message):
     """The filesystem cannot be had or cannot work: the key it is about, and why."""
 
     path: str

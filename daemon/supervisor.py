@@ -16,6 +16,7 @@ import select
 import selectors
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,7 @@ from ringmount.daemon.notifications import Writer
 from ringmount.daemon.session import OtherMajor, Session, SessionError, Wanted, negotiate
 from ringmount.workers import abi, codec, messages, ring
 from ringmount.workers._native import lib
-from ringmount.workers.api import HandlePolicy
+from ringmount.workers.api import HandlePolicy, NodeId
 from ringmount.workers.arena import Arena
 from ringmount.workers.messages import Description
 from ringmount.workers.nodes import NodeTable
@@ -51,6 +52,7 @@ NUDGE_PATIENCE = 5.0
 INTERRUPT_TRIES = 50
 """Turns for which an INTERRUPT waits for its request to show up in the arena (they travel by different ways)."""
 LEGACY_PER_TURN = 64
+PAIR = struct.Struct("<QQ")
 
 
 class Interrupted(Exception):
@@ -388,6 +390,8 @@ class Supervisor:
             self.writer.put(message.data)
         elif isinstance(message, messages.Legacy):
             self._legacy(memoryview(message.data))
+        elif isinstance(message, messages.Departed):
+            self._tell_departed([(NodeId(node), watchers) for node, watchers in message.nodes])
         elif isinstance(message, messages.Prepared):
             worker.state = State.PREPARED
             if self._ready and not self._stopping:
@@ -494,11 +498,15 @@ class Supervisor:
         if self.policy is HandlePolicy.SINGLE:
             self._tell_forgets(self.workers[0], pairs)
             return
-        processed, gone = self.nodes.forget_batch(pairs)
-        self._forgets = pairs[processed:]
+        done, gone = self.nodes.forget_batch(b"".join([PAIR.pack(node, count) for node, count in pairs]))
+        self._forgets = pairs[done:]
+        self._tell_departed(gone)
+
+    def _tell_departed(self, gone: list[tuple[NodeId, int]]) -> None:
+        """Tells the workers that watch these nodes (bit n % 64 for worker n)."""
         for worker in self.workers:
             bit = 1 << worker.index % 64
-            nodes = [(node, 0) for node, watchers in gone if watchers & bit]
+            nodes = [(int(node), 0) for node, watchers in gone if watchers & bit]
             if nodes:
                 self._tell_forgets(worker, nodes)
 

@@ -15,7 +15,10 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ringmount.workers import handles, nodes
 from ringmount.workers._native import ffi, lib
+from ringmount.workers.handles import HandleTable
+from ringmount.workers.nodes import NodeTable
 
 ADDRESS = 0x6000_0000_0000
 """Far from where the kernel, the loader and malloc put things on x86-64 and arm64 with 47 address bits."""
@@ -86,8 +89,8 @@ class Plan:
             "workers": WORKER_SIZE * self.workers,
             "journal": JOURNAL_SIZE * self.entries,
             "fd_owners": 2 * FD_OWNERS,
-            "handles": lib.rm_handles_size(self.handles),
-            "nodes": lib.rm_nodes_size(self.nodes),
+            "handles": handles.size(self.handles),
+            "nodes": nodes.size(self.nodes),
             "entries": self.buffer_bytes,
         }
 
@@ -162,8 +165,9 @@ class Arena:
                 journal[index].qid = queue
                 journal[index].worker = owner
             first += depth
-        lib.rm_handles_init(ffi.cast("void *", ADDRESS + where["handles"][0]), plan.handles)
-        lib.rm_nodes_init(ffi.cast("void *", ADDRESS + where["nodes"][0]), plan.nodes)
+        for section, make in (("handles", HandleTable), ("nodes", NodeTable)):
+            offset, size = where[section]
+            make(ADDRESS + offset, size, plan.workers, create=True)
         # The header last: an arena that was not finished is not taken for one.
         header = (VERSION, len(SECTIONS), total, plan.payload, plan.entries, len(plan.depths), plan.workers, 0)
         HEADER.pack_into(view, 0, MAGIC, *header)

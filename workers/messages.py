@@ -80,6 +80,12 @@ class Legacy(Message):
     data: bytes
 
 
+class Departed(Message):
+    """Nodes that went away in this worker though others watch them: (nodeid, bit n % 64 for each such worker n)."""
+
+    nodes: list[tuple[int, int]]
+
+
 class Notification(Message):
     """A notification for the kernel."""
 
@@ -101,7 +107,7 @@ class Description(Message):
 
 
 ToWorker: TypeAlias = Serve | Interrupt | Forget | Stop | LogLevel
-ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Notification | Description
+ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Departed | Notification | Description
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

@@ -232,6 +232,9 @@ class Worker:
             return False
         for data, result in events:
             engine.event(data, result)
+        if self.mount.nodes.departed:
+            departed, self.mount.nodes.departed = self.mount.nodes.departed, []
+            self.outbox.send(messages.Departed([(int(node), watchers) for node, watchers in departed]))
         if len(self.outbox):
             self.outbox.flush()
         return bool(events)
