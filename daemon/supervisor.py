@@ -392,6 +392,10 @@ class Supervisor:
             self._legacy(memoryview(message.data))
         elif isinstance(message, messages.Departed):
             self._tell_departed([(NodeId(node), watchers) for node, watchers in message.nodes])
+        elif isinstance(message, messages.Released):
+            for other in self.workers:
+                if other is not worker and other.state is State.SERVING:
+                    other.outbox.send(message)
         elif isinstance(message, messages.Prepared):
             worker.state = State.PREPARED
             if self._ready and not self._stopping:

@@ -366,7 +366,17 @@ class Handles(Protocol):
         """The handle's node and open flags. Raises OSError EBADF."""
 
     def remove(self, fh: Handle) -> int:
-        """Forgets the handle and gives its descriptor (or -1) to the caller, who closes it."""
+        """Forgets the handle and gives its descriptor (or -1) to the caller, who closes it. Raises OSError EBADF."""
+
+    def set_local(self, fh: Handle, value: Any) -> None:
+        """Policy `reopen`: keeps this worker's own object for the handle (after `open`, say)."""
+
+    def local(self, fh: Handle) -> Any:
+        """Policy `reopen`: this worker's own object for the handle, made by `Filesystem.reopen` when this worker has none.
+
+        Its `close()` is called, if it has one, once the handle is removed in any worker. Raises OSError EBADF, and what
+        `reopen` raises.
+        """
 
 
 class Notify(Protocol):
@@ -508,7 +518,7 @@ class Filesystem:
 
     def reopen(self, node: NodeId, fh: Handle, flags: int) -> Any:
         """Policy `reopen`: makes this worker's own object for a handle that another worker opened (or that this
-        worker's predecessor did). What it returns is kept until the handle is released. Raises OSError."""
+        worker's predecessor did), for `Handles.local`. Raises OSError."""
         raise _enosys()
 
     def forget(self, node: NodeId) -> None:

@@ -43,6 +43,12 @@ class Forget(Message):
     nodes: list[tuple[int, int]]
 
 
+class Released(Message):
+    """This handle was released (policy `reopen`): said by the worker that did so, passed on to the others."""
+
+    fh: int
+
+
 class Stop(Message):
     """Answer what is in flight and exit."""
 
@@ -106,8 +112,8 @@ class Description(Message):
     export: bool
 
 
-ToWorker: TypeAlias = Serve | Interrupt | Forget | Stop | LogLevel
-ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Departed | Notification | Description
+ToWorker: TypeAlias = Serve | Interrupt | Forget | Released | Stop | LogLevel
+ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Departed | Released | Notification | Description
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode

@@ -18,6 +18,7 @@ import pwd
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from ringmount.workers.engine import ConnectionGone, Engine, EngineIo, RingRefus
 from ringmount.workers.handles import HandleTable
 from ringmount.workers.nodes import NodeTable
 from ringmount.workers.notify import Notifier
+from ringmount.workers.reopen import ReopenHandles
 from ringmount.workers.ring import Device, Ring
 
 log = logging.getLogger(__name__)
@@ -61,7 +63,9 @@ class Setup:
 class MountView:
     """`ringmount.workers.api.Mount`: what a filesystem sees of its mount."""
 
-    def __init__(self, setup: Setup, arena: Arena, notify: Notifier, io: EngineIo) -> None:
+    def __init__(
+        self, setup: Setup, arena: Arena, policy: api.HandlePolicy, send: Callable[[messages.Message], None], io: EngineIo
+    ) -> None:
         config = setup.config
         self.name = config.name
         self.mountpoint = config.mountpoint
@@ -69,14 +73,23 @@ class MountView:
         self.default_permissions = config.default_permissions
         self.timeouts = config.timeouts
         self.nodes = NodeTable(arena.address("nodes"), arena.section_size("nodes"), setup.index)
-        self.handles = HandleTable(arena.address("handles"), arena.section_size("handles"), setup.index)
-        self.notify = notify
+        self.handles = self._handles(setup, arena, policy, send)
+        self.notify = Notifier(lambda data: send(messages.Notification(data)))
         self.io = io
         self.log = logging.getLogger("filesystem")
         self.worker = setup.index
         self.workers = setup.workers
         self.max_write = config.max_write
         self._fd_owners = arena.section("fd_owners").cast("H") if setup.shared_files else None
+
+    @staticmethod
+    def _handles(
+        setup: Setup, arena: Arena, policy: api.HandlePolicy, send: Callable[[messages.Message], None]
+    ) -> HandleTable:
+        address, size = arena.address("handles"), arena.section_size("handles")
+        if policy is api.HandlePolicy.REOPEN:
+            return ReopenHandles(address, size, setup.index, lambda fh: send(messages.Released(fh)))
+        return HandleTable(address, size, setup.index)
 
     def own_fd(self, fd: int) -> int:
         if self._fd_owners is not None and fd < len(self._fd_owners):
@@ -115,8 +128,10 @@ class Worker:
         self.single: SingleCounts | None = None
         io = EngineIo()
         cls, options = load.load(setup.config, setup.search)
-        self.mount = MountView(setup, self.arena, Notifier(self._notify), io)
+        self.mount = MountView(setup, self.arena, cls.handle_policy, self.outbox.send, io)
         self.filesystem = cls(options, self.mount)
+        if isinstance(self.mount.handles, ReopenHandles):
+            self.mount.handles.reopen = self.filesystem.reopen
         if cls.handle_policy is api.HandlePolicy.SINGLE:
             self.single = SingleCounts()
         self.is_async = load.describe(cls).is_async or cls.threads > 0
@@ -135,9 +150,6 @@ class Worker:
             took=None if self.single is None else self.single.took,
         )
 
-    def _notify(self, data: bytes) -> None:
-        self.outbox.send(messages.Notification(data))
-
     # --- mail -------------------------------------------------------------------------------------------------------
 
     def _mail(self, packet: bytes) -> None:
@@ -146,6 +158,9 @@ class Worker:
             self.engine.interrupt(message.index, message.unique)
         elif isinstance(message, messages.Forget):
             self._forget(message.nodes)
+        elif isinstance(message, messages.Released):
+            if isinstance(self.mount.handles, ReopenHandles):
+                self.mount.handles.drop(api.Handle(message.fh))
         elif isinstance(message, messages.Stop):
             self.stopping = True
         elif isinstance(message, messages.LogLevel):
