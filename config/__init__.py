@@ -2,6 +2,7 @@
 
 from ringmount.config.errors import ConfigError
 from ringmount.config.load import Document, load_mount, loads_mount, read_document
+from ringmount.config.longform import effective
 from ringmount.config.model import MountConfig, Timeouts
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Document",
     "MountConfig",
     "Timeouts",
+    "effective",
     "load_mount",
     "loads_mount",
     "read_document",

@@ -23,6 +23,7 @@ class Document:
     """
 
     def __init__(self, text: str, file: str, name: str) -> None:
+        # Imported here because only the reader of a file needs PyYAML: workers get their settings as JSON.
         from ringmount.config.yamltext import parse
 
         self.file = file
@@ -75,9 +76,7 @@ def read_document(path: str) -> Document:
         with open(path, "rb") as file:
             content = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise ConfigError(
-            f"Cannot read the file: {error.strerror}", file=path, hint=_unreadable(error)
-        ) from None
+        raise ConfigError(f"Cannot read the file: {error.strerror}", file=path, hint=_unreadable(error)) from None
     except ValueError as error:
         raise ConfigError(f"Cannot read the file: {error}", file=path) from None
     if len(content) > MAX_FILE:

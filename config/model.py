@@ -92,8 +92,7 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str,
         Meta(
             pattern=FILESYSTEM_PATTERN,
-            description="Who answers the requests: passthrough, memory, "
-            "or a class of yours as package.module:Class.",
+            description="Who answers the requests: passthrough, memory, or a class of yours as package.module:Class.",
             extra=FILESYSTEM,
         ),
     ]
@@ -114,8 +113,7 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     workers: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_CPUS)] | Literal["auto"],
         Meta(
-            description="The number of worker processes. "
-            "auto starts one per CPU of `cpus`, each pinned to its own.",
+            description="The number of worker processes. auto starts one per CPU of `cpus`, each pinned to its own.",
         ),
     ] = "auto"
     cpus: Annotated[
@@ -189,8 +187,7 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     default_permissions: Annotated[
         bool,
         Meta(
-            description="Whether the kernel checks modes and owners itself. "
-            "Without it only the filesystem decides.",
+            description="Whether the kernel checks modes and owners itself. Without it only the filesystem decides.",
         ),
     ] = True
     user: Annotated[

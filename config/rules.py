@@ -33,9 +33,7 @@ SYSTEM_FOLDERS = frozenset((
 def parse_mountpoint(text: str) -> str:
     """`text` without superfluous slashes, if it is a path that may be mounted over; ValueError otherwise."""
     if text.startswith("~"):
-        raise ValueError(
-            f"{quoted(text)} is not an absolute path: ~ is not expanded, write the home folder out"
-        )
+        raise ValueError(f"{quoted(text)} is not an absolute path: ~ is not expanded, write the home folder out")
     if not text.startswith("/"):
         raise ValueError(f"{quoted(text)} is not an absolute path: it must start with /")
     if len(text.encode()) >= PAGE:
@@ -46,9 +44,7 @@ def parse_mountpoint(text: str) -> str:
         raise ValueError(f"{quoted(text)} holds '..': write the path without it")
     path = "/" + posixpath.normpath(text).lstrip("/")
     if path in SYSTEM_FOLDERS or any(path == tree or path.startswith(tree + "/") for tree in KERNEL_TREES):
-        raise ValueError(
-            f"{quoted(path)} is needed by the system: mount on a folder of its own, such as /mnt/data"
-        )
+        raise ValueError(f"{quoted(path)} is needed by the system: mount on a folder of its own, such as /mnt/data")
     return path
 
 
@@ -59,9 +55,7 @@ def parse_filesystem(text: str) -> str:
     near = difflib.get_close_matches(text.lower(), BUILT_IN, n=1)
     if near:
         raise ValueError(f"{quoted(text)} is not a filesystem: did you mean {near[0]}?")
-    raise ValueError(
-        f"{quoted(text)} is not a filesystem: give {' or '.join(BUILT_IN)}, or package.module:Class"
-    )
+    raise ValueError(f"{quoted(text)} is not a filesystem: give {' or '.join(BUILT_IN)}, or package.module:Class")
 
 
 Mistake = tuple[str, str, str]

@@ -23,9 +23,7 @@ _SECONDS = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 def parse_size(text: str) -> int:
     """Bytes in `text`: a whole number with B, KiB, MiB, GiB or TiB, or K, M, G, T for the same."""
     if not re.search(SIZE_PATTERN, text):
-        raise ValueError(
-            f"{quoted(text)} is not a size: write bytes, or a whole number with KiB, MiB, GiB or TiB"
-        )
+        raise ValueError(f"{quoted(text)} is not a size: write bytes, or a whole number with KiB, MiB, GiB or TiB")
     digits = re.match("[0-9]+", text)
     assert digits
     return int(digits[0]) * _SIZES[text[digits.end() :].strip().removesuffix("iB")]
@@ -76,9 +74,7 @@ def format_cpulist(cpus: Iterable[int]) -> str:
 def parse_seconds(text: str) -> float:
     """Seconds in `text`: a number with ms, s, min, h or d, or without a unit for seconds."""
     if not re.search(SECONDS_PATTERN, text):
-        raise ValueError(
-            f"{quoted(text)} is not a duration: write seconds, or a number with ms, s, min, h or d"
-        )
+        raise ValueError(f"{quoted(text)} is not a duration: write seconds, or a number with ms, s, min, h or d")
     number = text.rstrip("adhimns ")
     unit = text[len(number) :].strip()
     # A quotient is the nearest float to the decimal number; a product with 0.001 is not.

@@ -53,7 +53,10 @@ def parse(text: str, file: str) -> tuple[dict[str, Any], Positions]:
     Raises ConfigError; `file` is only named in it.
     """
     builder = _Builder(_events(text, file), file)
-    data = builder.document()
+    try:
+        data = builder.document()
+    except ConfigError as error:
+        raise grouped([*builder.problems, error]) from None
     if builder.problems:
         raise grouped(builder.problems)
     return data, builder.positions
@@ -93,7 +96,10 @@ def _not_yaml(error: yaml.MarkedYAMLError, text: str, file: str) -> ConfigError:
 
 
 class _Builder:
-    """Builds the data from events, with a position for each part; collects what allows going on."""
+    """Builds the data from events, with a position for each part.
+
+    Problems after which reading can go on are collected in `problems`; others are raised.
+    """
 
     def __init__(self, events: Iterator[yaml.Event], file: str) -> None:
         self.events = events
@@ -108,10 +114,8 @@ class _Builder:
             raise self.problem(event, "", "The file is empty", "give at least mountpoint and filesystem")
         event = next(self.events)
         if not isinstance(event, yaml.MappingStartEvent):
-            raise self.problem(
-                event, "", "Expected keys and values at the top level", "write key: value lines"
-            )
-        data: dict[str, Any] = self.node(event, "", 1)
+            raise self.problem(event, "", "Expected keys and values at the top level", "write key: value lines")
+        data: dict[str, Any] = self.value(event, "", 1)
         next(self.events)  # the end of the document
         event = next(self.events)
         if not isinstance(event, yaml.StreamEndEvent):
@@ -123,19 +127,22 @@ class _Builder:
         return ConfigError(message, file=self.file, line=line, column=column, path=path, hint=hint)
 
     def report(self, event: yaml.Event, path: str, message: str, hint: str) -> None:
-        self.problems.append(self.problem(event, path, message, hint))
-        if len(self.problems) >= MAX_MISTAKES:
-            raise grouped(self.problems)
+        problem = self.problem(event, path, message, hint)
+        if len(self.problems) == MAX_MISTAKES - 1:
+            raise problem
+        self.problems.append(problem)
+
+    def value(self, event: yaml.Event, path: str, depth: int) -> Any:
+        """The value at `path`, which starts with `event`."""
+        self.positions.values[path] = _position(event)
+        return self.node(event, path, depth)
 
     def node(self, event: yaml.Event, path: str, depth: int) -> Any:
-        """The value that starts with `event`."""
-        self.positions.values[path] = _position(event)
+        """The key or value that starts with `event`; problems in it are at `path`."""
         if depth > MAX_DEPTH:
             raise self.problem(event, path, f"More than {MAX_DEPTH} levels deep", "flatten it")
         if isinstance(event, yaml.AliasEvent):
-            return self.report(
-                event, path, "Aliases are not accepted", "write the value out, or quote a leading *"
-            )
+            return self.report(event, path, "Aliases are not accepted", "write the value out, or quote a leading *")
         if isinstance(event, yaml.NodeEvent) and event.anchor:
             self.report(event, path, "Anchors are not accepted", "remove it, or quote a leading &")
         if getattr(event, "tag", None):
@@ -153,28 +160,27 @@ class _Builder:
             here = child(path, key)
             if key in data:
                 self.report(event, here, "This key is given twice", "keep one of them")
-                self.node(next(self.events), path + "[twice]", depth + 1)
-                continue
             self.positions.keys[here] = _position(event)
-            data[key] = self.node(next(self.events), here, depth + 1)
+            data[key] = self.value(next(self.events), here, depth + 1)
         return data
 
     def key(self, event: yaml.Event, path: str, depth: int) -> str:
-        key = self.node(event, path + "[key]", depth + 1)
-        if isinstance(key, str) and len(key) <= MAX_KEY:
-            return key
-        self.report(
-            event,
-            path,
-            "A key is text",
-            f"of at most {MAX_KEY} characters; quote it if it looks like a number",
-        )
+        """The key that starts with `event`; after a problem, text that takes its place."""
+        before = len(self.problems)
+        key = self.node(event, path, depth + 1)
+        if len(self.problems) == before:
+            if not isinstance(key, str):
+                self.report(event, path, "A key must be text", "quote it to make it text")
+            elif len(key) > MAX_KEY:
+                self.report(event, path, f"A key of more than {MAX_KEY} characters", "shorten it")
+            else:
+                return key
         return f"?{len(self.problems)}"
 
     def sequence(self, path: str, depth: int) -> list[Any]:
         data: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            data.append(self.node(event, child(path, len(data)), depth + 1))
+            data.append(self.value(event, child(path, len(data)), depth + 1))
         return data
 
     def scalar(self, event: yaml.Event, path: str) -> Any:
@@ -206,9 +212,7 @@ def plain_value(text: str) -> Any:
     old = tag.rpartition(":")[2]
     new = next((kind for kind, pattern in _CORE if pattern.fullmatch(text)), "str")
     if old != new or (new == "int" and not _DECIMAL.fullmatch(text)):
-        raise Ambiguous(
-            f"{quoted(text)} does not mean the same in every version of YAML", _INSTEAD.get(old, _QUOTE)
-        )
+        raise Ambiguous(f"{quoted(text)} does not mean the same in every version of YAML", _INSTEAD.get(old, _QUOTE))
     if new == "str":
         return checked_text(text)
     if new == "int":
@@ -242,9 +246,7 @@ _CORE = (
     ("int", re.compile("[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")),
     (
         "float",
-        re.compile(
-            r"[-+]?([.][0-9]+|[0-9]+([.][0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?[.](inf|Inf|INF)|[.](nan|NaN|NAN)"
-        ),
+        re.compile(r"[-+]?([.][0-9]+|[0-9]+([.][0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?[.](inf|Inf|INF)|[.](nan|NaN|NAN)"),
     ),
 )
 _DECIMAL = re.compile("[-+]?(0|[1-9][0-9]*)")

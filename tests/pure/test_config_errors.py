@@ -17,9 +17,7 @@ def test_an_error_leaves_out_what_it_does_not_know() -> None:
 
 
 @given(st.text(), st.text(), st.text(), st.text())
-def test_an_error_is_one_printable_line_whatever_it_is_about(
-    message: str, file: str, path: str, hint: str
-) -> None:
+def test_an_error_is_one_printable_line_whatever_it_is_about(message: str, file: str, path: str, hint: str) -> None:
     line = str(ConfigError(message, file=file, line=1, column=1, path=path, hint=hint))
     assert line.isprintable()
 

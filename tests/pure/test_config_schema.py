@@ -39,15 +39,11 @@ def test_every_key_has_a_description_and_no_other_key_is_allowed() -> None:
         assert part["additionalProperties"] is False
         assert list(part["properties"]) == names
         assert all(value["description"] for value in part["properties"].values())
-        assert [name for name, value in part["properties"].items() if "default" not in value] == part[
-            "required"
-        ]
+        assert [name for name, value in part["properties"].items() if "default" not in value] == part["required"]
 
 
 def test_defaults_of_the_schema_are_those_of_the_model() -> None:
-    defaults = {
-        name: value["default"] for name, value in json_schema()["properties"].items() if "default" in value
-    }
+    defaults = {name: value["default"] for name, value in json_schema()["properties"].items() if "default" in value}
     config = MountConfig(name="x", mountpoint="/mnt/data", filesystem="memory")
     assert defaults.items() <= msgspec.to_builtins(config).items()
 
@@ -109,9 +105,7 @@ def test_the_long_example_gives_every_key_in_order_with_its_default_and_a_commen
         options={"source": "/srv/data"},
     )
     text = path.read_text()
-    assert re.findall("(?m)^([a-z_]+):", text) == [
-        name for name in MountConfig.__struct_fields__ if name != "name"
-    ]
+    assert re.findall("(?m)^([a-z_]+):", text) == [name for name in MountConfig.__struct_fields__ if name != "name"]
     assert re.findall("(?m)^  ([a-z_]+):", text) == ["source", *Timeouts.__struct_fields__]
     commented = re.findall("(?m)^ *#.*\n *([a-z_]+):", text)
     assert {*MountConfig.__struct_fields__, *Timeouts.__struct_fields__} - {*commented} == {"name"}

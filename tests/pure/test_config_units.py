@@ -33,13 +33,9 @@ def test_a_size_is_a_whole_number_with_a_binary_unit(text: str, size: int) -> No
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
-    "text", ["", "MiB", "-1", "1.5MiB", "1MB", "1kib", "1MiB\n", "٣", "1 M iB", "9" * 20]
-)
+@pytest.mark.parametrize("text", ["", "MiB", "-1", "1.5MiB", "1MB", "1kib", "1MiB\n", "٣", "1 M iB", "9" * 20])
 def test_what_is_not_a_size_is_refused_with_the_units(text: str) -> None:
-    with pytest.raises(
-        ValueError, match="not a size: write bytes, or a whole number with KiB, MiB, GiB or TiB"
-    ):
+    with pytest.raises(ValueError, match="not a size: write bytes, or a whole number with KiB, MiB, GiB or TiB"):
         parse_size(text)
 
 
@@ -110,9 +106,7 @@ def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1m", "1e3", "inf", "1.s", "1s\n", "٣s", "1 0s"])
 def test_what_is_not_a_duration_is_refused_with_the_units(text: str) -> None:
-    with pytest.raises(
-        ValueError, match="not a duration: write seconds, or a number with ms, s, min, h or d"
-    ):
+    with pytest.raises(ValueError, match="not a duration: write seconds, or a number with ms, s, min, h or d"):
         parse_seconds(text)
 
 

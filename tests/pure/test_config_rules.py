@@ -1,0 +1,70 @@
+"""ringmount.config.rules: what the types cannot say. (Keys that contradict each other: see check.)"""
+
+import pytest
+
+from ringmount.config import ConfigError, loads_mount
+
+START = "mountpoint: /mnt/data\nfilesystem: memory\n"
+
+
+def mistakes(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        loads_mount(text, "f", "data")
+    return [str(error) for error in caught.value.all()]
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("data", "'data' is not an absolute path; it must start with /"),
+        ("''", "'' is not an absolute path; it must start with /"),
+        ("~/data", "'~/data' is not an absolute path; ~ is not expanded, write the home folder out"),
+        ("/mnt/../etc", "'/mnt/../etc' holds '..'; write the path without it"),
+        ('"/mnt/a\\nb"', "'/mnt/a\\nb' holds a control character; write the path without it"),
+        ("/" + 5000 * "x", "The path is too long; Linux takes at most 4095 bytes"),
+        ("/" + 2048 * "é", "The path is too long; Linux takes at most 4095 bytes"),
+        ("5", "Expected an absolute path, got int 5; the folder to mount on, as an absolute path"),
+        (
+            "",
+            "Expected an absolute path, got null; give a value, or remove the key to leave it at its default",
+        ),
+    ],
+)
+def test_a_mountpoint_is_an_absolute_path(value: str, error: str) -> None:
+    assert mistakes(f"filesystem: memory\nmountpoint: {value}\n") == [f"f:2:{13 if value else 12}: mountpoint: {error}"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "//", "/.", "/etc", "/etc/", "/usr//bin", "/proc", "/proc/self", "/sys/x", "/dev/shm", "/run"],
+)
+def test_what_the_system_needs_is_not_mounted_over(path: str) -> None:
+    (line,) = mistakes(f"filesystem: memory\nmountpoint: {path}\n")
+    assert line.startswith("f:2:13: mountpoint: '/")
+    assert line.endswith("is needed by the system; mount on a folder of its own, such as /mnt/data")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("pasthrough", "'pasthrough' is not a filesystem; did you mean passthrough?"),
+        ("Memory", "'Memory' is not a filesystem; did you mean memory?"),
+        ("a.b", "'a.b' is not a filesystem; give passthrough or memory, or package.module:Class"),
+        ("a b:c", "'a b:c' is not a filesystem; give passthrough or memory, or package.module:Class"),
+        ("a:b:c", "'a:b:c' is not a filesystem; give passthrough or memory, or package.module:Class"),
+        ('"a:b\\n"', "'a:b\\n' is not a filesystem; give passthrough or memory, or package.module:Class"),
+        (
+            "true",
+            "Expected passthrough, memory or package.module:Class, got bool True; who answers the requests",
+        ),
+    ],
+)
+def test_a_filesystem_is_a_known_word_or_a_class(value: str, error: str) -> None:
+    (line,) = mistakes(f"filesystem: {value}\nmountpoint: /mnt/data\n")
+    assert line.startswith(f"f:1:13: filesystem: {error}")
+
+
+def test_one_queue_must_fit_only_where_there_are_rings() -> None:
+    assert mistakes(START + "ring_memory: 1MiB\nqueue_depth: 2\n")
+    loads_mount(START + "ring_memory: 1MiB\nqueue_depth: 1\n", "f", "data")
+    loads_mount(START + "ring_memory: 4KiB\ntransport: dev_fuse\n", "f", "data")
