@@ -132,9 +132,7 @@ FUSE_STATX = Layout(
     mtime=FUSE_SX_TIME,
 )
 FUSE_STATX_IN = Layout("fuse_statx_in", "getattr_flags:I reserved:I fh:Q sx_flags:I sx_mask:I")
-FUSE_STATX_OUT = Layout(
-    "fuse_statx_out", "attr_valid:Q attr_valid_nsec:I flags:I spare:16x stat", stat=FUSE_STATX
-)
+FUSE_STATX_OUT = Layout("fuse_statx_out", "attr_valid:Q attr_valid_nsec:I flags:I spare:16x stat", stat=FUSE_STATX)
 FUSE_ACCESS_IN = Layout("fuse_access_in", "mask:I padding:I")
 FUSE_KSTATFS = Layout(
     "fuse_kstatfs",
@@ -232,19 +230,13 @@ FUSE_NOTIFY_INVAL_INODE_OUT = Layout("fuse_notify_inval_inode_out", "ino:Q off:q
 FUSE_NOTIFY_INVAL_ENTRY_OUT = Layout("fuse_notify_inval_entry_out", "parent:Q namelen:I flags:I")
 FUSE_NOTIFY_DELETE_OUT = Layout("fuse_notify_delete_out", "parent:Q child:Q namelen:I padding:I")
 FUSE_NOTIFY_STORE_OUT = Layout("fuse_notify_store_out", "nodeid:Q offset:Q size:I padding:I")
-FUSE_NOTIFY_RETRIEVE_OUT = Layout(
-    "fuse_notify_retrieve_out", "notify_unique:Q nodeid:Q offset:Q size:I padding:I"
-)
-FUSE_NOTIFY_RETRIEVE_IN = Layout(
-    "fuse_notify_retrieve_in", "dummy1:Q offset:Q size:I dummy2:I dummy3:Q dummy4:Q"
-)
+FUSE_NOTIFY_RETRIEVE_OUT = Layout("fuse_notify_retrieve_out", "notify_unique:Q nodeid:Q offset:Q size:I padding:I")
+FUSE_NOTIFY_RETRIEVE_IN = Layout("fuse_notify_retrieve_in", "dummy1:Q offset:Q size:I dummy2:I dummy3:Q dummy4:Q")
 FUSE_NOTIFY_PRUNE_OUT = Layout("fuse_notify_prune_out", "count:I padding:I spare:Q")
 
 # The ring.
 
-FUSE_URING_ENT_IN_OUT = Layout(
-    "fuse_uring_ent_in_out", "flags:Q commit_id:Q payload_sz:I padding:I reserved:Q"
-)
+FUSE_URING_ENT_IN_OUT = Layout("fuse_uring_ent_in_out", "flags:Q commit_id:Q payload_sz:I padding:I reserved:Q")
 FUSE_URING_REQ_HEADER = Layout(
     "fuse_uring_req_header", "in_out:128s op_in:128s ring_ent_in_out", ring_ent_in_out=FUSE_URING_ENT_IN_OUT
 )
@@ -645,6 +637,7 @@ OPERATIONS: Mapping[int, Operation] = _by_opcode(
         Operation(Opcode.CREATE, 3, FUSE_CREATE_IN, _ENTRY, ext=True, reply=(FUSE_ENTRY_OUT, FUSE_OPEN_OUT)),
         # /dev/fuse only. A reply is allowed only to say EAGAIN or ENOSYS, and is refused for ring requests.
         Operation(Opcode.INTERRUPT, 7, FUSE_INTERRUPT_IN, replies=False),
+        # BMAP, DESTROY, SYNCFS: mounts of a block device (fuseblk) and virtiofs send them, others do not (6.18).
         Operation(Opcode.BMAP, 8, FUSE_BMAP_IN, reply=FUSE_BMAP_OUT),
         Operation(Opcode.DESTROY, 8),
         Operation(Opcode.IOCTL, 11, FUSE_IOCTL_IN, data="in_size", reply=(FUSE_IOCTL_OUT, Reply.BYTES)),
@@ -664,9 +657,7 @@ OPERATIONS: Mapping[int, Operation] = _by_opcode(
         Operation(Opcode.REMOVEMAPPING, 31, FUSE_REMOVEMAPPING_IN, items=FUSE_REMOVEMAPPING_ONE),
         Operation(Opcode.SYNCFS, 34, FUSE_SYNCFS_IN),
         # The name is "/": it stands for none.
-        Operation(
-            Opcode.TMPFILE, 37, FUSE_CREATE_IN, (Name.LABEL,), ext=True, reply=(FUSE_ENTRY_OUT, FUSE_OPEN_OUT)
-        ),
+        Operation(Opcode.TMPFILE, 37, FUSE_CREATE_IN, (Name.LABEL,), ext=True, reply=(FUSE_ENTRY_OUT, FUSE_OPEN_OUT)),
         Operation(Opcode.STATX, 39, FUSE_STATX_IN, reply=FUSE_STATX_OUT),
         # Sent in place of COPY_FILE_RANGE, whose reply counts no more than 4 GiB; ENOSYS makes the kernel
         # fall back.

@@ -110,14 +110,16 @@ def decode_header(buf: Bytes) -> Header:
     return header
 
 
+_OP_IN_SIZES = {opcode: row.op_in_size for opcode, row in abi.OPERATIONS.items()}
+_COMPAT_OP_IN_SIZES = _OP_IN_SIZES | {Opcode.SETXATTR: abi.FUSE_COMPAT_SETXATTR_IN.size}
+
+
 def op_in_size(opcode: int, setxattr_ext: bool = True) -> int:
     """Bytes of op_in that belong to a request. Raises UnknownOpcode."""
-    row = abi.OPERATIONS.get(opcode)
-    if row is None:
-        raise UnknownOpcode(f"unknown opcode {opcode}", opcode)
-    if opcode == Opcode.SETXATTR and not setxattr_ext:
-        return abi.FUSE_COMPAT_SETXATTR_IN.size
-    return row.op_in_size
+    try:
+        return (_OP_IN_SIZES if setxattr_ext else _COMPAT_OP_IN_SIZES)[opcode]
+    except KeyError:
+        raise UnknownOpcode(f"unknown opcode {opcode}", opcode) from None
 
 
 def split_legacy(buf: memoryview, setxattr_ext: bool = True) -> tuple[memoryview, memoryview, memoryview]:
@@ -363,8 +365,7 @@ def _decoder(row: Operation) -> Decoder:
 _HIGHEST = max(opcode for opcode in abi.OPERATIONS if opcode != Opcode.CUSE_INIT)
 
 DECODERS: list[Decoder] = [
-    _decoder(abi.OPERATIONS[opcode]) if opcode in abi.OPERATIONS else _unknown(opcode)
-    for opcode in range(_HIGHEST + 1)
+    _decoder(abi.OPERATIONS[opcode]) if opcode in abi.OPERATIONS else _unknown(opcode) for opcode in range(_HIGHEST + 1)
 ]
 """Decoders by opcode, for connections with InitFlags.SETXATTR_EXT. Index with 0 <= opcode < len(DECODERS)."""
 
@@ -632,9 +633,7 @@ def encode_attr(buf: Buffer, off: int, attr: Attr, flags: int = 0) -> int:
     return _ATTR_SIZE
 
 
-def encode_attr_out(
-    buf: Buffer, off: int, attr: Attr, valid_s: int = 0, valid_ns: int = 0, flags: int = 0
-) -> int:
+def encode_attr_out(buf: Buffer, off: int, attr: Attr, valid_s: int = 0, valid_ns: int = 0, flags: int = 0) -> int:
     """fuse_attr_out: GETATTR, SETATTR. The kernel may use the attributes for `valid_s` + `valid_ns`."""
     _pack_attr_out(buf, off, valid_s, valid_ns, 0, *_attr_fields(attr, flags))
     return _ATTR_OUT_SIZE
@@ -653,9 +652,7 @@ def encode_entry_out(
     """fuse_entry_out: LOOKUP and all that create an entry. `nodeid` with `generation` is never used again."""
     entry_s, entry_ns = entry_valid
     attr_s, attr_ns = attr_valid
-    _pack_entry_out(
-        buf, off, nodeid, generation, entry_s, attr_s, entry_ns, attr_ns, *_attr_fields(attr, flags)
-    )
+    _pack_entry_out(buf, off, nodeid, generation, entry_s, attr_s, entry_ns, attr_ns, *_attr_fields(attr, flags))
     return _ENTRY_OUT_SIZE
 
 
@@ -735,9 +732,7 @@ def encode_poll_out(buf: Buffer, off: int, revents: int) -> int:
     return abi.FUSE_POLL_OUT.size
 
 
-def encode_ioctl_out(
-    buf: Buffer, off: int, result: int, flags: int = 0, in_iovs: int = 0, out_iovs: int = 0
-) -> int:
+def encode_ioctl_out(buf: Buffer, off: int, result: int, flags: int = 0, in_iovs: int = 0, out_iovs: int = 0) -> int:
     """fuse_ioctl_out: IOCTL; the data that goes back to the caller follows it. `flags`: abi.IoctlFlags."""
     abi.FUSE_IOCTL_OUT.struct.pack_into(buf, off, result, flags, in_iovs, out_iovs)
     return abi.FUSE_IOCTL_OUT.size

@@ -45,9 +45,7 @@ def check_body(header: codec.Header, op_in: bytes, payload: bytes, setxattr_ext:
     assert len(found) == 1, found
 
 
-def outcome(
-    header: codec.Header, op_in: memoryview, payload: memoryview, setxattr_ext: bool
-) -> tuple[Any, ...] | str:
+def outcome(header: codec.Header, op_in: memoryview, payload: memoryview, setxattr_ext: bool) -> tuple[Any, ...] | str:
     try:
         result = codec.decode(header.opcode, header.total_extlen, op_in, payload, setxattr_ext=setxattr_ext)
     except codec.DecodeError as error:

@@ -47,9 +47,7 @@ class Btf:
     """One blob: /sys/kernel/btf/vmlinux, or a module's over `base`, which is vmlinux's."""
 
     def __init__(self, blob: bytes, base: "Btf | None" = None) -> None:
-        magic, _version, _flags, header_size, types_at, types_size, strings_at, strings_size = (
-            HEADER.unpack_from(blob)
-        )
+        magic, _version, _flags, header_size, types_at, types_size, strings_at, strings_size = HEADER.unpack_from(blob)
         if magic != MAGIC:
             raise ValueError(f"not BTF: magic {magic:#x}")
         self._blob = blob

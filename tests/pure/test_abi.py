@@ -98,6 +98,18 @@ def test_a_struct_has_the_size_and_the_fields_of_the_running_kernel(kernel: Kern
     assert field_sizes(layout) == {field: member.size for field, member in members.items()}
 
 
+@pytest.mark.parametrize("name", MAY_BE_ABSENT)
+def test_a_struct_that_may_be_absent_from_the_kernel_is_that_of_the_c_header(name: str) -> None:
+    if not HEADER.exists():
+        pytest.skip(f"needs {HEADER} (linux-libc-dev)")
+    found = re.search(rf"struct {name} {{(.*?)}};", HEADER.read_text(), re.DOTALL)
+    assert found
+    fields = re.findall(r"uint(\d+)_t\s+(\w+)(?:\[(\d+)\])?;", found[1])
+    sizes = {field: int(bits) // 8 * int(count or 1) for bits, field, count in fields}
+    assert field_sizes(LAYOUTS[name]) == sizes
+    assert LAYOUTS[name].size == sum(sizes.values())
+
+
 def field_sizes(layout: Layout) -> dict[str, int]:
     starts = [(offset, field) for field, offset in layout.offsets.items() if "." not in field]
     ends = [offset for offset, _field in starts[1:]] + [layout.size]
@@ -107,9 +119,7 @@ def field_sizes(layout: Layout) -> dict[str, int]:
 def test_no_struct_of_the_protocol_is_missing(kernel: Kernel) -> None:
     # In the kernel the names of messages end like this; its own objects do so only in these cases.
     known = {f"FUSE_{code.name}" for code in Opcode} | {f"FUSE_NOTIFY_{code.name}" for code in abi.Notify}
-    if not {*kernel.enums["fuse_opcode"], *kernel.enums["fuse_notify_code"]} <= known | RESERVED | {
-        "CUSE_INIT"
-    }:
+    if not {*kernel.enums["fuse_opcode"], *kernel.enums["fuse_notify_code"]} <= known | RESERVED | {"CUSE_INIT"}:
         pytest.skip("the kernel is newer than the tables")
     messages = {name for name in kernel.structs if re.search(r"_(in|out|in_out|header|one|req)$", name)}
     assert messages - set(LAYOUTS) == {"fuse_req"}
@@ -124,12 +134,8 @@ def test_no_struct_of_the_protocol_is_missing(kernel: Kernel) -> None:
         ("fuse_ext_type", "FUSE_", abi.ExtType),
     ],
 )
-def test_codes_are_those_of_the_running_kernel(
-    kernel: Kernel, name: str, prefix: str, ours: type[IntEnum]
-) -> None:
-    theirs = {
-        key.removeprefix(prefix): value for key, value in kernel.enums[name].items() if key not in RESERVED
-    }
+def test_codes_are_those_of_the_running_kernel(kernel: Kernel, name: str, prefix: str, ours: type[IntEnum]) -> None:
+    theirs = {key.removeprefix(prefix): value for key, value in kernel.enums[name].items() if key not in RESERVED}
     known = {member.name: member.value for member in ours}
     filesystem_codes = [value for value in known.values() if value != Opcode.CUSE_INIT]
     # A kernel may be newer or older than the tables, but then it differs only at the end.
@@ -226,9 +232,9 @@ def test_op_in_sizes_are_those_seen_on_the_ring() -> None:
         56: "COPY_FILE_RANGE COPY_FILE_RANGE_64",
         88: "SETATTR",
     }
-    assert {
-        name: OPERATIONS[Opcode[name]].op_in_size for names in seen.values() for name in names.split()
-    } == {name: size for size, names in seen.items() for name in names.split()}
+    assert {name: OPERATIONS[Opcode[name]].op_in_size for names in seen.values() for name in names.split()} == {
+        name: size for size, names in seen.items() for name in names.split()
+    }
 
 
 def test_a_struct_inside_a_struct_keeps_its_names() -> None:

@@ -58,9 +58,7 @@ MESSAGES = (
         b"",
         (77, 1, 4096, 0, 0, 0o304000, 0),
     ),
-    Message(
-        Opcode.RELEASEDIR, "4d00000000000000 00800000 00000000 0000000000000000", b"", (77, 0x8000, 0, 0)
-    ),
+    Message(Opcode.RELEASEDIR, "4d00000000000000 00800000 00000000 0000000000000000", b"", (77, 0x8000, 0, 0)),
     Message(Opcode.LOOKUP, "", b"file\0", (b"file",)),
     Message(Opcode.STATFS, "", b"", ()),
     Message(Opcode.FORGET, "0100000000000000", b"", (1,)),
@@ -88,22 +86,19 @@ MESSAGES = (
     ),
     Message(
         Opcode.SETLK,
-        "4d00000000000000 a563e1398cf9284a 0200000000000000 0600000000000000 01000000 fe490000 00000000"
-        "00000000",
+        "4d00000000000000 a563e1398cf9284a 0200000000000000 0600000000000000 01000000 fe490000 0000000000000000",
         b"",
         (77, OWNER, 2, 6, 1, 18942, 0, 0),
     ),
     Message(  # flock
         Opcode.SETLKW,
-        "4d00000000000000 2f0f5b4dc92b638a 0000000000000000 ffffffffffffff7f 00000000 fe490000 01000000"
-        "00000000",
+        "4d00000000000000 2f0f5b4dc92b638a 0000000000000000 ffffffffffffff7f 00000000 fe490000 0100000000000000",
         b"",
         (77, 0x8A632BC94D5B0F2F, 0, 2**63 - 1, 0, 18942, 1, 0),
     ),
     Message(
         Opcode.GETLK,
-        "4d00000000000000 a563e1398cf9284a 0300000000000000 0600000000000000 00000000 00000000 00000000"
-        "00000000",
+        "4d00000000000000 a563e1398cf9284a 0300000000000000 0600000000000000 00000000 00000000 0000000000000000",
         b"",
         (77, OWNER, 3, 6, 0, 0, 0, 0),
     ),
@@ -157,9 +152,7 @@ MESSAGES = (
     ),
     Message(Opcode.LINK, "1d00000000000000", b"hard\0", (29, b"hard")),
     Message(Opcode.RENAME, "0100000000000000", b"file\0new\0", (1, b"file", b"new")),
-    Message(
-        Opcode.RENAME2, "0100000000000000 01000000 00000000", b"file\0xchg\0", (1, 1, 0, b"file", b"xchg")
-    ),
+    Message(Opcode.RENAME2, "0100000000000000 01000000 00000000", b"file\0xchg\0", (1, 1, 0, b"file", b"xchg")),
     Message(Opcode.UNLINK, "", b"file\0", (b"file",)),
     Message(Opcode.RMDIR, "", b"adir\0", (b"adir",)),
     Message(
@@ -329,9 +322,7 @@ def test_the_lengths_of_a_ring_s_entry_must_agree(message: Message) -> None:
 
 
 def test_a_header_says_who_asks_for_what() -> None:
-    captured = bytes.fromhex(
-        "4c00000006000000a00000000000000001000000000000000000000000000000fe49000003000000"
-    )
+    captured = bytes.fromhex("4c00000006000000a00000000000000001000000000000000000000000000000fe49000003000000")
     assert codec.decode_header(captured) == (76, Opcode.SYMLINK, 160, 1, 0, 0, 18942, 3, 0)
 
 
@@ -553,9 +544,7 @@ def test_what_is_encoded_is_decoded(row: Operation, choice: st.DataObject) -> No
 @each_row
 @settings(max_examples=MAX_EXAMPLES)
 @given(choice=st.data())
-def test_a_request_cut_anywhere_gives_a_typed_error_or_a_valid_result(
-    row: Operation, choice: st.DataObject
-) -> None:
+def test_a_request_cut_anywhere_gives_a_typed_error_or_a_valid_result(row: Operation, choice: st.DataObject) -> None:
     message = choice.draw(requests(row))
     payload = memoryview(message.payload)
     for size in range(len(payload)):
@@ -668,7 +657,8 @@ def test_extensions_are_found_wherever_they_lie(
     [
         "0000000020000000",  # size 0 would never end
         "0700000020000000",  # smaller than its header
-        "0900000020000000 0000000000000000",  # not a multiple of 8
+        "0900000021000000 0000000000000000",  # not a multiple of 8
+        "0800000021000000 1000000021000000",  # beyond the block, though not longer than it
         "1800000020000000 0000000000000000",  # beyond the block
         "ffffffff20000000",
         "0800000020000000",  # no room for nr_groups
@@ -1137,10 +1127,7 @@ def test_a_name_that_spoils_its_directory_is_refused(name: bytes) -> None:
         ),
         (
             codec.notify_retrieve(2, 5, 4096, 8),
-            (
-                "30000000 05000000 0000000000000000"
-                "0200000000000000 0500000000000000 0010000000000000 08000000 00000000"
-            ),
+            ("30000000 05000000 00000000000000000200000000000000 0500000000000000 0010000000000000 08000000 00000000"),
         ),
         (
             codec.notify_delete(1, 5, b"ab"),
@@ -1150,10 +1137,7 @@ def test_a_name_that_spoils_its_directory_is_refused(name: bytes) -> None:
         (codec.notify_inc_epoch(), "10000000 08000000 0000000000000000"),
         (
             codec.notify_prune(iter([5, 6])),
-            (
-                "30000000 09000000 0000000000000000"
-                "02000000 00000000 0000000000000000 0500000000000000 0600000000000000"
-            ),
+            ("30000000 09000000 000000000000000002000000 00000000 0000000000000000 0500000000000000 0600000000000000"),
         ),
     ],
 )
