@@ -1,7 +1,7 @@
 """What the types of the model cannot say: places that are not mounted over, keys that contradict each other.
 
-The rule: only what is wrong on every machine is refused here. Whether the CPUs, the folder or the user
-exist, and what the filesystem can do, is found out where the mount is made.
+The rule: only what contradicts itself, or is wrong on every machine, is refused here. Whether the CPUs, the
+folder or the user exist, and what the filesystem can do, is found out where the mount is made.
 """
 
 import difflib
@@ -77,7 +77,7 @@ def _a_cpu_for_each_worker(values: dict[str, Any]) -> Iterator[Mistake]:
 
 
 def _memory_for_one_queue(values: dict[str, Any]) -> Iterator[Mistake]:
-    """Each possible CPU has a queue, so that a cap below one queue's buffers is too low on every machine."""
+    """Each possible CPU has a queue: a cap below what one queue's buffers take contradicts the other keys."""
     cap = values.get("ring_memory")
     need = _get(values, "queue_depth") * _get(values, "max_write")
     if cap and cap < need and _get(values, "transport") != "dev_fuse":
