@@ -125,8 +125,8 @@ def close_all_but(keep: set[int]) -> None:
 
 
 def throw_away(function: Callable[[], int], keep: set[int] | None = None) -> int:
-    """Forks a child that runs `function`, exits with its result (1 for an exception) and keeps no descriptor but the standard ones
-    and `keep`. Returns its pid; the caller reaps it."""
+    """Forks a child that runs `function`, exits with its result (1 for an exception) and keeps no descriptor but the
+    standard ones and `keep`. Returns its pid; the caller reaps it."""
     pid = os.fork()
     if pid:
         return pid

@@ -1,7 +1,7 @@
 """The queue of notifications for the kernel, and the process that writes them.
 
-Writing one may block until a worker answers a request (INVAL_INODE waits for a page under read), so neither a worker nor
-the supervisor may do it: a child process does nothing else. The queue merges what waits: equal messages, and
+Writing one may block until a worker answers a request (INVAL_INODE waits for a page under read), so neither a worker
+nor the supervisor may do it: a child process does nothing else. The queue merges what waits: equal messages, and
 ranges of an inode once all of it is to go.
 """
 

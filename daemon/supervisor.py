@@ -4,8 +4,8 @@ It owns the /dev/fuse descriptor and the arena. It never imports a filesystem, n
 child does where somebody must), has one thread, and does nothing that may block once the mount serves.
 
 Start: workers prepare their filesystems - mount(2) - INIT - "serve" to the workers - all of them serve. What fails
-before mount(2) leaves nothing; what fails after it is unmounted. Stop: unmount in a child, let the workers answer what is in
-flight, then end whatever is left.
+before mount(2) leaves nothing; what fails after it is unmounted. Stop: unmount in a child, let the workers answer
+what is in flight, then end whatever is left.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import legacy, machine, mounting, places, restart
+from ringmount.daemon import legacy, machine, mountinfo, mounting, places, restart
 from ringmount.daemon.children import State, WorkerProcess, close_private_fds, throw_away
 from ringmount.daemon.control import ControlServer
 from ringmount.daemon.exitcodes import ExitCode, Failure
@@ -81,9 +81,7 @@ class Supervisor:
         self.nodes: NodeTable
         self.writer: Writer
         self.control: ControlServer
-        self.workers = [
-            WorkerProcess(index, None if single else cpu) for index, cpu in enumerate(self.worker_cpus)
-        ]
+        self.workers = [WorkerProcess(index, None if single else cpu) for index, cpu in enumerate(self.worker_cpus)]
         self._clones: dict[int, int] = {}
         self._selector = selectors.DefaultSelector()
         self._stop_requested = 0
@@ -140,8 +138,7 @@ class Supervisor:
         theirs.setblocking(False)
         previous = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         handlers = {
-            number: signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         }
         self._selector.register(ours, selectors.EVENT_READ, lambda mask: ours.recv(64))
         try:
@@ -239,7 +236,7 @@ class Supervisor:
             mounting.mount_direct(self.fuse_fd, self.config)
         else:
             self.fuse_fd = mounting.mount_fusermount(self.config)
-        entry = mounting.mountinfo.find(self.config.mountpoint)
+        entry = mountinfo.find(self.config.mountpoint)
         self._connection = None if entry is None else mounting.connection_id(entry)
         self.writer = Writer(self.fuse_fd)
         self._selector.register(self.writer.channel, selectors.EVENT_READ, lambda mask: self.writer.pump())
@@ -273,7 +270,9 @@ class Supervisor:
         if use_ring and not agreed.uses_ring:
             self.transport_reason = "the kernel did not offer FUSE over io_uring"
             if self.config.transport == "io_uring":
-                raise Failure(f"transport: io_uring is not to be had: {self.transport_reason}", code=ExitCode.UNAVAILABLE)
+                raise Failure(
+                    f"transport: io_uring is not to be had: {self.transport_reason}", code=ExitCode.UNAVAILABLE
+                )
         self.transport = "io_uring" if agreed.uses_ring else "dev_fuse"
         self.arena.store_session(msgspec.json.encode(agreed))
 
@@ -536,9 +535,7 @@ class Supervisor:
 
     def _retry_interrupts(self) -> None:
         self._interrupts = [
-            (unique, tries - 1)
-            for unique, tries in self._interrupts
-            if tries > 1 and not self._interrupt(unique)
+            (unique, tries - 1) for unique, tries in self._interrupts if tries > 1 and not self._interrupt(unique)
         ]
 
     def _connection_ended(self) -> None:

@@ -51,7 +51,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, NewType, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NewType, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -68,7 +68,7 @@ ROOT = NodeId(1)
 """The mount's top folder. It needs no lookup and is never forgotten."""
 
 T = TypeVar("T")
-MaybeAsync = T | Awaitable[T]
+MaybeAsync: TypeAlias = T | Awaitable[T]
 """What a method returns: the value, or (an `async def`) an awaitable of it."""
 
 
@@ -182,7 +182,8 @@ NOW = -(1 << 63)
 
 
 class Lock(msgspec.Struct, gc=False):
-    """A byte-range lock (fcntl(2)): `type` is F_RDLCK, F_WRLCK or F_UNLCK; `end` is inclusive, 2**63-1 for "to the end"."""
+    """A byte-range lock (fcntl(2)): `type` is F_RDLCK, F_WRLCK or F_UNLCK; `end` is inclusive, 2**63-1 for "to the
+    end"."""
 
     type: int
     start: int = 0
@@ -275,7 +276,8 @@ class Context(Protocol):
     umask: int
     """The caller's umask; set for `create`, `mknod`, `mkdir` and `tmpfile`, else 0."""
     kill_suidgid: bool
-    """In `open` and `create` with O_TRUNC: clear S_ISUID, and S_ISGID of a group-executable file (the caller may not keep them)."""
+    """In `open` and `create` with O_TRUNC: clear S_ISUID, and S_ISGID of a group-executable file (the caller may not
+    keep them)."""
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -335,13 +337,15 @@ class Nodes(Protocol):
         """Gives the node another value (after a rename, say). Raises OSError ESTALE or ENOSPC."""
 
     def rekey(self, node: NodeId, key: bytes | None) -> None:
-        """Gives the node another key, or none (its last name is gone). Raises OSError ESTALE, or EEXIST for a key in use."""
+        """Gives the node another key, or none (its last name is gone). Raises OSError ESTALE, or EEXIST for a key in
+        use."""
 
     def key(self, node: NodeId) -> bytes | None:
         """The node's key, if it has one. Raises OSError ESTALE."""
 
     def watch(self, node: NodeId) -> None:
-        """Asks that `Filesystem.forget` be called in this worker when the node goes (it keeps a descriptor for it, say).
+        """Asks that `Filesystem.forget` be called in this worker when the node goes (it keeps a descriptor for it,
+        say).
 
         Raises OSError ESTALE for a node that is not known.
         """
@@ -372,7 +376,8 @@ class Handles(Protocol):
         """Policy `reopen`: keeps this worker's own object for the handle (after `open`, say)."""
 
     def local(self, fh: Handle) -> Any:
-        """Policy `reopen`: this worker's own object for the handle, made by `Filesystem.reopen` when this worker has none.
+        """Policy `reopen`: this worker's own object for the handle, made by `Filesystem.reopen` when this worker has
+        none.
 
         Its `close()` is called, if it has one, once the handle is removed in any worker. Raises OSError EBADF, and what
         `reopen` raises.
@@ -420,30 +425,48 @@ class RingIo(Protocol):
 class Timeouts(Protocol):
     """Seconds for which the kernel may remember."""
 
-    attr: float
-    entry: float
-    negative: float
+    @property
+    def attr(self) -> float: ...
+    @property
+    def entry(self) -> float: ...
+    @property
+    def negative(self) -> float: ...
 
 
 class Mount(Protocol):
     """What a filesystem object is given: the mount it serves and the tables it shares."""
 
-    name: str
-    mountpoint: str
-    read_only: bool
-    default_permissions: bool
-    """True: the kernel checks permissions from the attributes. False: the filesystem must."""
-    timeouts: Timeouts
-    nodes: Nodes
-    handles: Handles
-    notify: Notify
-    io: RingIo
-    log: logging.Logger
-    worker: int
-    """This worker's index, 0 .. workers-1."""
-    workers: int
-    max_write: int
-    """The largest WRITE, in bytes."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def mountpoint(self) -> str: ...
+    @property
+    def read_only(self) -> bool: ...
+    @property
+    def default_permissions(self) -> bool:
+        """True: the kernel checks permissions from the attributes. False: the filesystem must."""
+
+    @property
+    def timeouts(self) -> Timeouts: ...
+    @property
+    def nodes(self) -> Nodes: ...
+    @property
+    def handles(self) -> Handles: ...
+    @property
+    def notify(self) -> Notify: ...
+    @property
+    def io(self) -> RingIo: ...
+    @property
+    def log(self) -> logging.Logger: ...
+    @property
+    def worker(self) -> int:
+        """This worker's index, 0 .. workers-1."""
+
+    @property
+    def workers(self) -> int: ...
+    @property
+    def max_write(self) -> int:
+        """The largest WRITE, in bytes."""
 
     def own_fd(self, fd: int) -> int:
         """Notes that `fd` is this worker's own, so that it is closed if the worker dies. Returns `fd`.
@@ -553,7 +576,8 @@ class Filesystem:
         """Makes a file, fifo, socket or device (type bits in `mode`; `rdev` as of os.makedev).
 
         `mode` has the umask applied unless the filesystem sets `posix_acl` (then a default ACL decides:
-        apply `ctx.umask` where the folder has none). ENOSYS reaches the caller; regular files are then made by `create` alone.
+        apply `ctx.umask` where the folder has none). ENOSYS reaches the caller; regular files are then made by
+        `create` alone.
         """
         raise _enosys()
 
@@ -585,7 +609,8 @@ class Filesystem:
 
     @optional
     def link(self, ctx: Context, node: NodeId, new_parent: NodeId, new_name: bytes) -> MaybeAsync[Entry]:
-        """Gives `node` one more name and returns its Entry, taking a reference. ENOSYS is remembered: EPERM for all later calls."""
+        """Gives `node` one more name and returns its Entry, taking a reference. ENOSYS is remembered: EPERM for all
+        later calls."""
         raise _enosys()
 
     # --- attributes ----------------------------------------------------------------------------
@@ -605,12 +630,14 @@ class Filesystem:
 
     @optional
     def setattr(self, ctx: Context, node: NodeId, changes: SetAttr, fh: Handle | None) -> MaybeAsync[AttrLike]:
-        """Changes attributes and returns the new ones. ENOSYS reaches the caller of chmod, chown, truncate and utimensat."""
+        """Changes attributes and returns the new ones. ENOSYS reaches the caller of chmod, chown, truncate and
+        utimensat."""
         raise _enosys()
 
     @optional
     def access(self, ctx: Context, node: NodeId, mask: int) -> MaybeAsync[None]:
-        """access(2), only without `default_permissions`: returns, or raises EACCES. ENOSYS: always allowed, for good."""
+        """access(2), only without `default_permissions`: returns, or raises EACCES. ENOSYS: always allowed, for
+        good."""
         raise _enosys()
 
     @optional
@@ -627,9 +654,11 @@ class Filesystem:
         raise _enosys()
 
     @optional
-    def setxattr(self, ctx: Context, node: NodeId, name: bytes, value: memoryview, flags: int, kill_sgid: bool) -> MaybeAsync[None]:
-        """Sets an extended attribute. `flags`: XATTR_CREATE (EEXIST), XATTR_REPLACE (ENODATA). `kill_sgid`: clear S_ISGID
-        along with setting an access ACL. ENOSYS is remembered: EOPNOTSUPP."""
+    def setxattr(
+        self, ctx: Context, node: NodeId, name: bytes, value: memoryview, flags: int, kill_sgid: bool
+    ) -> MaybeAsync[None]:
+        """Sets an extended attribute. `flags`: XATTR_CREATE (EEXIST), XATTR_REPLACE (ENODATA). `kill_sgid`: clear
+        S_ISGID along with setting an access ACL. ENOSYS is remembered: EOPNOTSUPP."""
         raise _enosys()
 
     @optional
@@ -641,9 +670,11 @@ class Filesystem:
 
     @optional
     def open(self, ctx: Context, node: NodeId, flags: int) -> MaybeAsync[Opened]:
-        """Opens a file; `flags` as of open(2), never with O_CREAT or O_EXCL, with O_TRUNC only if it is to be truncated.
+        """Opens a file; `flags` as of open(2), never with O_CREAT or O_EXCL, with O_TRUNC only if it is to be
+        truncated.
 
-        ENOSYS is remembered: all files open without asking, `fh` is 0, and neither `flush` of new files nor `release` comes.
+        ENOSYS is remembered: all files open without asking, `fh` is 0, and neither `flush` of new files nor `release`
+        comes.
         """
         raise _enosys()
 
@@ -651,7 +682,8 @@ class Filesystem:
     def create(
         self, ctx: Context, parent: NodeId, name: bytes, mode: int, flags: int
     ) -> MaybeAsync[tuple[Entry, Opened]]:
-        """Makes a regular file and opens it, in one step; with O_EXCL EEXIST if the name is taken, else it is opened as it is.
+        """Makes a regular file and opens it, in one step; with O_EXCL EEXIST if the name is taken, else it is opened
+        as it is.
 
         About `mode` see `mknod`. ENOSYS is remembered: `mknod` and `open` serve instead.
         """
@@ -663,11 +695,13 @@ class Filesystem:
         raise _enosys()
 
     @optional
-    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> MaybeAsync[int | ReadFrom]:
+    def read(
+        self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview
+    ) -> MaybeAsync[int | ReadFrom]:
         """Fills `buffer` (its length is what is asked for) and returns the bytes filled; fewer only at the file's end.
 
-        The buffer is the request's own memory: what is written there goes to the kernel without another copy. It must not be
-        kept. ENOSYS reaches the caller.
+        The buffer is the request's own memory: what is written there goes to the kernel without another copy. It must
+        not be kept. ENOSYS reaches the caller.
         """
         raise _enosys()
 
@@ -677,7 +711,8 @@ class Filesystem:
     ) -> MaybeAsync[int | WriteTo]:
         """Writes `data` (the request's own memory: do not keep it) and returns the bytes written.
 
-        `flags`: FUSE_WRITE_CACHE (from the page cache: the caller is unknown), FUSE_WRITE_KILL_SUIDGID. ENOSYS reaches the caller.
+        `flags`: FUSE_WRITE_CACHE (from the page cache: the caller is unknown), FUSE_WRITE_KILL_SUIDGID. ENOSYS
+        reaches the caller.
         """
         raise _enosys()
 
@@ -691,7 +726,8 @@ class Filesystem:
 
     @optional
     def release(self, ctx: Context, node: NodeId, fh: Handle, flags: int, flock_owner: int | None) -> MaybeAsync[None]:
-        """The last use of the handle ended; errors are ignored. It may come after the node was forgotten: use `fh` alone.
+        """The last use of the handle ended; errors are ignored. It may come after the node was forgotten: use `fh`
+        alone.
 
         `flock_owner`: drop this owner's flock(2) lock. Not overridden: succeeds.
         """
@@ -703,7 +739,9 @@ class Filesystem:
         raise _enosys()
 
     @optional
-    def fallocate(self, ctx: Context, node: NodeId, fh: Handle, mode: int, offset: int, length: int) -> MaybeAsync[None]:
+    def fallocate(
+        self, ctx: Context, node: NodeId, fh: Handle, mode: int, offset: int, length: int
+    ) -> MaybeAsync[None]:
         """fallocate(2); EOPNOTSUPP to modes not known. ENOSYS is remembered: EOPNOTSUPP."""
         raise _enosys()
 
@@ -731,21 +769,20 @@ class Filesystem:
 
     @optional
     def getlk(self, ctx: Context, node: NodeId, fh: Handle, owner: int, lock: Lock) -> MaybeAsync[Lock]:
-        """F_GETLK: the lock that is in the way, or one of type F_UNLCK. Override together with `setlk`: otherwise the kernel
-        keeps POSIX locks itself, which is right unless files change on another machine."""
+        """F_GETLK: the lock that is in the way, or one of type F_UNLCK. Override together with `setlk`: otherwise the
+        kernel keeps POSIX locks itself, which is right unless files change on another machine."""
         raise _enosys()
 
     @optional
-    def setlk(
-        self, ctx: Context, node: NodeId, fh: Handle, owner: int, lock: Lock, wait: bool
-    ) -> MaybeAsync[None]:
-        """F_SETLK (`wait` False: EAGAIN if another lock is in the way) or F_SETLKW (`wait`: must not block the worker: be `async`, or
-        run on threads; end with EINTR when `ctx.interrupted`)."""
+    def setlk(self, ctx: Context, node: NodeId, fh: Handle, owner: int, lock: Lock, wait: bool) -> MaybeAsync[None]:
+        """F_SETLK (`wait` False: EAGAIN if another lock is in the way) or F_SETLKW (`wait`: must not block the
+        worker: be `async`, or run on threads; end with EINTR when `ctx.interrupted`)."""
         raise _enosys()
 
     @optional
     def flock(self, ctx: Context, node: NodeId, fh: Handle, owner: int, operation: int, wait: bool) -> MaybeAsync[None]:
-        """flock(2) with LOCK_SH, LOCK_EX or LOCK_UN. Not overridden: the kernel keeps flock locks itself. About `wait` see `setlk`."""
+        """flock(2) with LOCK_SH, LOCK_EX or LOCK_UN. Not overridden: the kernel keeps flock locks itself. About
+        `wait` see `setlk`."""
         raise _enosys()
 
     @optional
@@ -755,16 +792,24 @@ class Filesystem:
 
     @optional
     def ioctl(
-        self, ctx: Context, node: NodeId, fh: Handle, command: int, argument: int, flags: int, data: memoryview, out_size: int
+        self,
+        ctx: Context,
+        node: NodeId,
+        fh: Handle,
+        command: int,
+        argument: int,
+        flags: int,
+        data: memoryview,
+        out_size: int,
     ) -> MaybeAsync[tuple[int, bytes]]:
-        """ioctl(2) of a command whose number tells its sizes: returns the result and at most `out_size` bytes. ENOTTY to commands
-        not known. ENOSYS reaches the caller as ENOTTY."""
+        """ioctl(2) of a command whose number tells its sizes: returns the result and at most `out_size` bytes. ENOTTY
+        to commands not known. ENOSYS reaches the caller as ENOTTY."""
         raise _enosys()
 
     @optional
     def poll(self, ctx: Context, node: NodeId, fh: Handle, kh: int | None, events: int) -> MaybeAsync[int]:
-        """poll(2): the events that hold now. With `kh`, call `mount.notify.poll(kh)` once when that changes. ENOSYS is remembered:
-        always ready for reading and writing."""
+        """poll(2): the events that hold now. With `kh`, call `mount.notify.poll(kh)` once when that changes. ENOSYS
+        is remembered: always ready for reading and writing."""
         raise _enosys()
 
     # --- folders -------------------------------------------------------------------------------
@@ -783,8 +828,11 @@ class Filesystem:
         raise _enosys()
 
     @optional
-    def readdirplus(self, ctx: Context, node: NodeId, fh: Handle, offset: int, out: DirectoryPlusBuffer) -> MaybeAsync[None]:
-        """`readdir` that answers the lookups too: saves one request per file to `ls -l` and `find`. Not overridden: never asked for."""
+    def readdirplus(
+        self, ctx: Context, node: NodeId, fh: Handle, offset: int, out: DirectoryPlusBuffer
+    ) -> MaybeAsync[None]:
+        """`readdir` that answers the lookups too: saves one request per file to `ls -l` and `find`. Not overridden:
+        never asked for."""
         raise _enosys()
 
     @optional

@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from ringmount.workers import handles, nodes
 from ringmount.workers._native import ffi, lib
@@ -126,9 +127,8 @@ class Arena:
         self.payload: int = payload
         self.entries: int = entries
         self.workers: int = workers
-        self._where = {
-            name: SECTION.unpack_from(self.view, HEADER.size + SECTION.size * i)
-            for i, name in enumerate(SECTIONS)
+        self._where: dict[str, tuple[int, int]] = {
+            name: SECTION.unpack_from(self.view, HEADER.size + SECTION.size * i) for i, name in enumerate(SECTIONS)
         }
         start = self._where["queues"][0]
         self.queues: tuple[tuple[int, int, int], ...] = tuple(
@@ -209,7 +209,7 @@ class Arena:
         at = self._where["entries"][0] + index * (ENTRY_PAGE + self.payload) + ENTRY_PAGE
         return self.view[at : at + self.payload]
 
-    def worker(self, index: int) -> "ffi.CData":  # type: ignore[name-defined]
+    def worker(self, index: int) -> Any:
         """Worker `index`'s record, a `struct rm_worker *`."""
         return ffi.cast("struct rm_worker *", self.address("workers") + WORKER_SIZE * index)
 

@@ -285,7 +285,8 @@ class Engine:
             task.cancel()
 
     def _is_interrupted(self, request: Request) -> bool:
-        return self._longs[(request.index * JOURNAL_SIZE + INTERRUPTED_AT) // 8] == request.unique
+        interrupted: int = self._longs[(request.index * JOURNAL_SIZE + INTERRUPTED_AT) // 8]
+        return interrupted == request.unique
 
     def interrupt_running(self) -> None:
         """From a signal handler: ends the plain method that runs for an interrupted request, if one does."""

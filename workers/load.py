@@ -48,7 +48,9 @@ def find_class(name: str, search: str | None = None) -> type[api.Filesystem]:
         raise FilesystemError("filesystem", f"{name} is no subclass of ringmount.workers.api.Filesystem")
     for method in ("lookup", "getattr"):
         if not api.is_implemented(found, method):
-            raise FilesystemError("filesystem", f"{name} lacks the method {method}(), without which nothing can be found")
+            raise FilesystemError(
+                "filesystem", f"{name} lacks the method {method}(), without which nothing can be found"
+            )
     return found
 
 
@@ -79,7 +81,9 @@ def check(config: MountConfig, search: str | None = None) -> messages.Descriptio
     except (OSError, ValueError) as error:
         raise FilesystemError(getattr(error, "path", "options"), _one_line(error)) from error
     if cls.needs_root and config.user is not None and os.geteuid() == 0:
-        raise FilesystemError("user", f"{config.filesystem} acts with each caller's rights and cannot run as {config.user}")
+        raise FilesystemError(
+            "user", f"{config.filesystem} acts with each caller's rights and cannot run as {config.user}"
+        )
     return describe(cls)
 
 

@@ -6,6 +6,7 @@ not fit waits with the sender (`Outbox`).
 
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -24,7 +25,8 @@ class Message(msgspec.Struct, tag=True, array_like=True, gc=False):
 
 
 class Serve(Message):
-    """Start serving. The mount's /dev/fuse descriptor, or for `dev_fuse` a clone of it, comes with the message (SCM_RIGHTS)."""
+    """Start serving. The mount's /dev/fuse descriptor, or for `dev_fuse` a clone of it, comes with the message
+    (SCM_RIGHTS)."""
 
     transport: str
     setxattr_ext: bool
@@ -116,8 +118,8 @@ ToWorker: TypeAlias = Serve | Interrupt | Forget | Released | Stop | LogLevel
 ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Departed | Released | Notification | Description
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_to_worker = msgspec.msgpack.Decoder(ToWorker).decode
-_decode_to_supervisor = msgspec.msgpack.Decoder(ToSupervisor).decode
+_decode_to_worker: Callable[[bytes], ToWorker] = msgspec.msgpack.Decoder(ToWorker).decode
+_decode_to_supervisor: Callable[[bytes], ToSupervisor] = msgspec.msgpack.Decoder(ToSupervisor).decode
 Packet: TypeAlias = Annotated[bytes, "one message"]
 
 

@@ -40,8 +40,8 @@ IO = 1 << 60
 
 MAX_EVENTS = 256
 
-# Plain task work reaches the arena sooner than deferred: fewer requests are lost to SIGKILL, at the same cost per request
-# within noise. SINGLE_ISSUER lets the kernel skip locking.
+# Plain task work reaches the arena sooner than deferred: fewer requests are lost to SIGKILL, at the same cost per
+# request within noise. SINGLE_ISSUER lets the kernel skip locking.
 RING_FLAGS = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER
 
 
@@ -187,9 +187,7 @@ class Device:
         size = sum(1 for _ in arena.entries_of(worker))
         self._free = ffi.new("uint32_t[]", size)
         self._free[0 : len(free)] = list(free)
-        self._c = lib.rm_device_new(
-            self.fd, mail_fd, arena.c, arena.worker(worker), sizes, self._free, len(free), size
-        )
+        self._c = lib.rm_device_new(self.fd, mail_fd, arena.c, arena.worker(worker), sizes, self._free, len(free), size)
         if not self._c:
             raise OSError(errno.ENOMEM, "no memory for the device's state")
         self._mail_fd = mail_fd

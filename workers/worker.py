@@ -1,8 +1,8 @@
 """A worker process: prepares its filesystem, then serves its queues until it is told to stop.
 
 In order: identity (name, CPU, signals) - arena - filesystem - "prepared" - the supervisor's word to serve, with the
-transport - what a predecessor left - "serving" - the loop. The mount is made after "prepared", so that a filesystem that
-cannot start fails before anything is mounted.
+transport - what a predecessor left - "serving" - the loop. The mount is made after "prepared", so that a filesystem
+that cannot start fails before anything is mounted.
 
 The rule: nothing here forks, and the ring is made after the fork.
 """
@@ -64,7 +64,12 @@ class MountView:
     """`ringmount.workers.api.Mount`: what a filesystem sees of its mount."""
 
     def __init__(
-        self, setup: Setup, arena: Arena, policy: api.HandlePolicy, send: Callable[[messages.Message], None], io: EngineIo
+        self,
+        setup: Setup,
+        arena: Arena,
+        policy: api.HandlePolicy,
+        send: Callable[[messages.Message], None],
+        io: EngineIo,
     ) -> None:
         config = setup.config
         self.name = config.name
