@@ -24,6 +24,26 @@ Answer: TypeAlias = "int | Deferred"
 MAX_ERRNO = 133
 """Larger ones mean something else inside the kernel (ERESTARTSYS), or EINVAL to the caller."""
 
+# Plain ints: an operation on an IntFlag takes a microsecond.
+GETATTR_FH = int(abi.GetattrFlags.FH)
+OPEN_KILL_SUIDGID = int(abi.OpenIn.KILL_SUIDGID)
+FLOCK_UNLOCK = int(abi.ReleaseFlags.FLOCK_UNLOCK)
+FDATASYNC = int(abi.FsyncFlags.FDATASYNC)
+ACL_KILL_SGID = int(abi.SetxattrFlags.ACL_KILL_SGID)
+SCHEDULE_NOTIFY = int(abi.PollFlags.SCHEDULE_NOTIFY)
+LK_FLOCK = int(abi.LockFlags.FLOCK)
+FATTR_MODE = int(abi.SetattrValid.MODE)
+FATTR_UID = int(abi.SetattrValid.UID)
+FATTR_GID = int(abi.SetattrValid.GID)
+FATTR_SIZE = int(abi.SetattrValid.SIZE)
+FATTR_ATIME = int(abi.SetattrValid.ATIME)
+FATTR_MTIME = int(abi.SetattrValid.MTIME)
+FATTR_FH = int(abi.SetattrValid.FH)
+FATTR_ATIME_NOW = int(abi.SetattrValid.ATIME_NOW)
+FATTR_MTIME_NOW = int(abi.SetattrValid.MTIME_NOW)
+FATTR_CTIME = int(abi.SetattrValid.CTIME)
+FATTR_KILL_SUIDGID = int(abi.SetattrValid.KILL_SUIDGID)
+
 
 class Request:
     """One entry's request; a `ringmount.workers.api.Context` for the methods. Reused for the entry's next one."""
@@ -356,11 +376,10 @@ def call_name(method: Any) -> Call:
 
 def call_getattr(method: Any) -> Call:
     unpack = abi.FUSE_GETATTR_IN.struct.unpack_from
-    with_fh = int(abi.GetattrFlags.FH)
 
     def call(request: Request) -> Any:
         flags, _, fh = unpack(request.op_in)
-        return method(request, request.nodeid, fh if flags & with_fh else None)
+        return method(request, request.nodeid, fh if flags & GETATTR_FH else None)
 
     return call
 
@@ -368,7 +387,7 @@ def call_getattr(method: Any) -> Call:
 def call_statx(method: Any) -> Call:
     def call(request: Request) -> Any:
         flags, _, fh, sx_flags, sx_mask = request.decode()[:5]
-        return method(request, request.nodeid, fh if flags & abi.GetattrFlags.FH else None, sx_flags, sx_mask)
+        return method(request, request.nodeid, fh if flags & GETATTR_FH else None, sx_flags, sx_mask)
 
     return call
 
@@ -380,23 +399,22 @@ def _signed(seconds: int) -> int:
 def decode_changes(fields: tuple[Any, ...]) -> tuple[SetAttr, Handle | None]:
     """fuse_setattr_in as the API's `SetAttr`, and the handle if one came along."""
     (valid, _, fh, size, _, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, _, uid, gid, _) = fields
-    bits = abi.SetattrValid
-    changes = SetAttr(kill_suidgid=bool(valid & bits.KILL_SUIDGID))
-    if valid & bits.MODE:
+    changes = SetAttr(kill_suidgid=bool(valid & FATTR_KILL_SUIDGID))
+    if valid & FATTR_MODE:
         changes.mode = mode
-    if valid & bits.UID:
+    if valid & FATTR_UID:
         changes.uid = uid
-    if valid & bits.GID:
+    if valid & FATTR_GID:
         changes.gid = gid
-    if valid & bits.SIZE:
+    if valid & FATTR_SIZE:
         changes.size = size
-    if valid & bits.ATIME:
-        changes.atime_ns = NOW if valid & bits.ATIME_NOW else _signed(atime) * 1_000_000_000 + atime_ns
-    if valid & bits.MTIME:
-        changes.mtime_ns = NOW if valid & bits.MTIME_NOW else _signed(mtime) * 1_000_000_000 + mtime_ns
-    if valid & bits.CTIME:
+    if valid & FATTR_ATIME:
+        changes.atime_ns = NOW if valid & FATTR_ATIME_NOW else _signed(atime) * 1_000_000_000 + atime_ns
+    if valid & FATTR_MTIME:
+        changes.mtime_ns = NOW if valid & FATTR_MTIME_NOW else _signed(mtime) * 1_000_000_000 + mtime_ns
+    if valid & FATTR_CTIME:
         changes.ctime_ns = _signed(ctime) * 1_000_000_000 + ctime_ns
-    return changes, fh if valid & bits.FH else None
+    return changes, fh if valid & FATTR_FH else None
 
 
 def call_setattr(method: Any) -> Call:
@@ -454,7 +472,7 @@ def call_link(method: Any) -> Call:
 def call_open(method: Any) -> Call:
     def call(request: Request) -> Any:
         flags, open_flags = request.decode()
-        request.kill_suidgid = bool(open_flags & abi.OpenIn.KILL_SUIDGID)
+        request.kill_suidgid = bool(open_flags & OPEN_KILL_SUIDGID)
         return method(request, request.nodeid, flags)
 
     return call
@@ -463,7 +481,7 @@ def call_open(method: Any) -> Call:
 def call_create(method: Any) -> Call:
     def call(request: Request) -> Any:
         flags, mode, request.umask, open_flags, name = request.decode()
-        request.kill_suidgid = bool(open_flags & abi.OpenIn.KILL_SUIDGID)
+        request.kill_suidgid = bool(open_flags & OPEN_KILL_SUIDGID)
         return method(request, request.nodeid, name, mode, flags)
 
     return call
@@ -506,7 +524,7 @@ def call_flush(method: Any) -> Call:
 def call_release(method: Any) -> Call:
     def call(request: Request) -> Any:
         fh, flags, release_flags, owner = request.decode()
-        flock_owner = owner if release_flags & abi.ReleaseFlags.FLOCK_UNLOCK else None
+        flock_owner = owner if release_flags & FLOCK_UNLOCK else None
         return method(request, request.nodeid, fh, flags, flock_owner)
 
     return call
@@ -519,7 +537,7 @@ def call_releasedir(method: Any) -> Call:
 def call_fsync(method: Any) -> Call:
     def call(request: Request) -> Any:
         fh, flags, _ = request.decode()
-        return method(request, request.nodeid, fh, bool(flags & abi.FsyncFlags.FDATASYNC))
+        return method(request, request.nodeid, fh, bool(flags & FDATASYNC))
 
     return call
 
@@ -535,7 +553,7 @@ def call_getxattr(method: Any) -> Call:
 def call_setxattr(method: Any) -> Call:
     def call(request: Request) -> Any:
         _, flags, setxattr_flags, _, name, value = request.decode()
-        kill_sgid = bool(setxattr_flags & abi.SetxattrFlags.ACL_KILL_SGID)
+        kill_sgid = bool(setxattr_flags & ACL_KILL_SGID)
         return method(request, request.nodeid, name, value, flags, kill_sgid)
 
     return call
@@ -594,7 +612,7 @@ def call_ioctl(method: Any) -> Call:
 def call_poll(method: Any) -> Call:
     def call(request: Request) -> Any:
         fh, kh, flags, events = request.decode()
-        notify = kh if flags & abi.PollFlags.SCHEDULE_NOTIFY else None
+        notify = kh if flags & SCHEDULE_NOTIFY else None
         return method(request, request.nodeid, fh, notify, events)
 
     return call
@@ -716,7 +734,7 @@ def _call_lock(filesystem: api.Filesystem, wait: bool) -> Call:
 
     def call(request: Request) -> Any:
         fh, owner, start, end, kind, pid, flags, _ = request.decode()
-        if flags & abi.LockFlags.FLOCK:
+        if flags & LK_FLOCK:
             if not has_flock:
                 raise OSError(errno.ENOSYS, "not implemented")
             return flock(request, NodeId(request.nodeid), fh, owner, _FLOCK_OPERATION[kind], wait)
