@@ -49,7 +49,7 @@ class Transport(Protocol):
     """What the engine needs of a ring or of a device."""
 
     wait_fds: tuple[int, ...]
-    """Descriptors that become readable when `turn` has something to do (for an event loop)."""
+    """Descriptors that become readable when `turn` has something to do (for an event loop); the first one with requests."""
 
     def turn(self, commits: Sequence[int], wait: bool) -> Iterable[tuple[int, int]]:
         """Commits, waits if told to, returns events. Raises OSError; InterruptedError after a signal."""
@@ -59,6 +59,9 @@ class Transport(Protocol):
 
     def listen(self) -> None:
         """Asks for the mailbox's next message."""
+
+    def has_room(self) -> bool:
+        """Whether the first of `wait_fds` is worth watching: False while every entry holds a request."""
 
     def close(self) -> None:
         """Gives the queue back."""
@@ -127,6 +130,10 @@ class Ring:
     def recommit(self, index: int) -> None:
         """Queues the commit of an entry answered before: ENOENT in its event says that it was taken already."""
         check(lib.rm_recommit(self._c, index), "FUSE_IO_URING_CMD_COMMIT_AND_FETCH")
+
+    def has_room(self) -> bool:
+        """True: the kernel delivers to free entries only."""
+        return True
 
     def listen(self) -> None:
         """Reads the mailbox through the ring, so that one wait covers requests and mail."""
@@ -208,6 +215,10 @@ class Device:
     def reply(self, index: int) -> None:
         """Sends an answer that a predecessor left behind. Raises nothing: ENOENT says that it was sent."""
         lib.rm_device_reply(self._c, index)
+
+    def has_room(self) -> bool:
+        """False while every entry holds a request: the descriptor is then readable to no end."""
+        return bool(lib.rm_device_room(self._c))
 
     def release(self, index: int) -> None:
         """Makes an entry free whose request wants no reply (FORGET, INTERRUPT)."""

@@ -273,6 +273,7 @@ class Worker:
         done: asyncio.Future[None] = loop.create_future()
         self.engine.loop = loop
         scheduled = False
+        watching = True
 
         def finish(error: BaseException | None) -> None:
             if not done.done():
@@ -293,8 +294,19 @@ class Worker:
             except BaseException as error:
                 finish(error)
                 return
+            watch_requests()
             if self.stopping and not self.engine.busy and not self.engine.answered:
                 finish(None)
+
+        def watch_requests() -> None:
+            nonlocal watching
+            transport = self.engine.transport
+            if watching != transport.has_room():
+                watching = not watching
+                if watching:
+                    loop.add_reader(transport.wait_fds[0], turns)
+                else:
+                    loop.remove_reader(transport.wait_fds[0])
 
         def wake() -> None:
             nonlocal scheduled

@@ -424,6 +424,11 @@ void rm_device_release(struct rm_device *device, uint32_t index)
 	device->free[device->nfree++] = index;
 }
 
+int rm_device_room(const struct rm_device *device)
+{
+	return device->nfree;
+}
+
 void rm_journal_delivery(const struct rm_arena *arena, uint32_t index)
 {
 	journal_delivery(arena, index, rm_now());
