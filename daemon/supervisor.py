@@ -231,11 +231,7 @@ class Supervisor:
         return Failure(failed.message, code=code)
 
     def _mount(self) -> None:
-        if mounting.may_mount():
-            self.fuse_fd = mounting.open_fuse()
-            mounting.mount_direct(self.fuse_fd, self.config)
-        else:
-            self.fuse_fd = mounting.mount_fusermount(self.config)
+        self.fuse_fd = mounting.mount(self.config)
         entry = mountinfo.find(self.config.mountpoint)
         self._connection = None if entry is None else mounting.connection_id(entry)
         self.writer = Writer(self.fuse_fd)

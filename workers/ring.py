@@ -49,7 +49,8 @@ class Transport(Protocol):
     """What the engine needs of a ring or of a device."""
 
     wait_fds: tuple[int, ...]
-    """Descriptors that become readable when `turn` has something to do (for an event loop); the first one with requests."""
+    """Descriptors that become readable when `turn` has something to do (for an event loop); requests come by the
+    first one."""
 
     def turn(self, commits: Sequence[int], wait: bool) -> Iterable[tuple[int, int]]:
         """Commits, waits if told to, returns events. Raises OSError; InterruptedError after a signal."""

@@ -189,6 +189,8 @@ class Worker:
                 return None
             message = messages.to_worker(packet)
             if isinstance(message, messages.Serve):
+                for fd in fds:
+                    os.set_inheritable(fd, False)
                 return message, fds
             if isinstance(message, messages.Stop):
                 return None
