@@ -106,9 +106,12 @@ class Ring:
     def __init__(self, arena: Arena, worker: int, fuse_fd: int, mail_fd: int, with_eventfd: bool) -> None:
         entries = sum(1 for _ in arena.entries_of(worker))
         size = 1 << max(6, (2 * entries + 16 - 1).bit_length())
+        self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) if with_eventfd else -1
+        self.wait_fds: tuple[int, ...] = (self._eventfd,) if with_eventfd else ()
         error = ffi.new("int *")
-        self._c = lib.rm_ring_new(size, RING_FLAGS, fuse_fd, arena.c, arena.worker(worker), error)
+        self._c = lib.rm_ring_new(size, RING_FLAGS, fuse_fd, self._eventfd, arena.c, arena.worker(worker), error)
         if not self._c:
+            self.close()
             raise OSError(-error[0], f"io_uring_setup: {os.strerror(-error[0])}")
         self._arena = arena
         self._mail_fd = mail_fd
@@ -116,12 +119,6 @@ class Ring:
         self._mail_address = int(ffi.cast("uintptr_t", ffi.from_buffer(self._mail)))
         self._commits = _Commits(arena.entries)
         self._events = _Events()
-        self._eventfd = -1
-        self.wait_fds: tuple[int, ...] = ()
-        if with_eventfd:
-            self._eventfd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            check(lib.rm_ring_eventfd(self._c, self._eventfd), "IORING_REGISTER_EVENTFD")
-            self.wait_fds = (self._eventfd,)
 
     def register(self, indices: Iterable[int]) -> None:
         """Queues the entries' REGISTER commands; an event tells of each that fails, none of success."""
@@ -243,7 +240,7 @@ def probe() -> str | None:
     error = ffi.new("int *")
     arena = ffi.new("struct rm_arena *")
     worker = ffi.new("struct rm_worker *")
-    ring = lib.rm_ring_new(8, RING_FLAGS, -1, arena, worker, error)
+    ring = lib.rm_ring_new(8, RING_FLAGS, -1, -1, arena, worker, error)
     if not ring:
         return f"io_uring_setup: {os.strerror(-error[0])}"
     lib.rm_ring_free(ring)
@@ -258,7 +255,7 @@ def give_up(arena_fd: int, fuse_fd: int) -> int:
     """
     arena = Arena.attach(arena_fd)
     error = ffi.new("int *")
-    ring = lib.rm_ring_new(8, RING_FLAGS, fuse_fd, arena.c, ffi.new("struct rm_worker *"), error)
+    ring = lib.rm_ring_new(8, RING_FLAGS, fuse_fd, -1, arena.c, ffi.new("struct rm_worker *"), error)
     if not ring:
         return 1
     events = ffi.new("struct rm_event[]", 8)

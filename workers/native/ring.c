@@ -155,7 +155,7 @@ int64_t rm_find_unique(const struct rm_arena *arena, uint64_t unique)
 
 /* --- the ring ------------------------------------------------------------------------------------------ */
 
-struct rm_ring *rm_ring_new(uint32_t entries, uint32_t flags, int fuse_fd, const struct rm_arena *arena,
+struct rm_ring *rm_ring_new(uint32_t entries, uint32_t flags, int fuse_fd, int eventfd, const struct rm_arena *arena,
 			    struct rm_worker *worker, int *error)
 {
 	struct io_uring_params params = { .flags = flags | IORING_SETUP_SQE128 | IORING_SETUP_CQSIZE,
@@ -174,6 +174,10 @@ struct rm_ring *rm_ring_new(uint32_t entries, uint32_t flags, int fuse_fd, const
 	*error = io_uring_queue_init_params(entries, &ring->ring, &params);
 	if (*error)
 		goto no_ring;
+	/* While the ring still has a descriptor: liburing 2.3 registers nothing by the private reference. */
+	*error = eventfd < 0 ? 0 : io_uring_register_eventfd(&ring->ring, eventfd);
+	if (*error)
+		goto no_private;
 	*error = io_uring_register_ring_fd(&ring->ring);
 	if (*error != 1)
 		goto no_private;
@@ -200,11 +204,6 @@ void rm_ring_free(struct rm_ring *ring)
 	io_uring_queue_exit(&ring->ring);
 	free(ring->iov);
 	free(ring);
-}
-
-int rm_ring_eventfd(struct rm_ring *ring, int fd)
-{
-	return io_uring_register_eventfd(&ring->ring, fd);
 }
 
 static struct io_uring_sqe *next_sqe(struct rm_ring *ring)

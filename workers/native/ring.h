@@ -12,10 +12,9 @@ struct rm_event {
 
 struct rm_ring;
 
-struct rm_ring *rm_ring_new(uint32_t entries, uint32_t flags, int fuse_fd, const struct rm_arena *arena,
+struct rm_ring *rm_ring_new(uint32_t entries, uint32_t flags, int fuse_fd, int eventfd, const struct rm_arena *arena,
 			    struct rm_worker *worker, int *error);
 void rm_ring_free(struct rm_ring *ring);
-int rm_ring_eventfd(struct rm_ring *ring, int fd);
 int rm_register(struct rm_ring *ring, uint32_t index);
 int rm_register_nowhere(struct rm_ring *ring, uint64_t data);
 int rm_io(struct rm_ring *ring, int opcode, int fd, uint64_t address, uint32_t length, uint64_t offset,
