@@ -71,6 +71,7 @@ class WorkerProcess:
         record = arena.worker(self.index)
         record.pid = pid
         record.generation += 1
+        record.died_of = 0
 
     def receive(self) -> messages.ToSupervisor | None:
         """The next message, None if there is none. Raises msgspec.DecodeError for what is no message."""

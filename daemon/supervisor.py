@@ -329,8 +329,12 @@ class Supervisor:
     def _turn(self, patience: float | None) -> None:
         """Waits for what happens next, at most `patience` seconds, and sees to it."""
         for key, mask in self._selector.select(self._timeout(patience)):
-            if key.fileobj in self._selector.get_map():  # an earlier event of this turn may have closed it
-                key.data(mask)
+            try:
+                if self._selector.get_key(key.fileobj) is not key:
+                    continue
+            except (KeyError, ValueError):  # an earlier event of this turn has closed it
+                continue
+            key.data(mask)
         self._do_what_is_due()
 
     def _timeout(self, patience: float | None) -> float | None:
@@ -413,6 +417,8 @@ class Supervisor:
             close_private_fds(self.arena, worker.index)
         if self._stopping or not self._ready:
             return
+        if code == 0 and record.died_of:  # by exec: see ringmount.workers.death
+            code = -record.died_of
         if code == 0:  # the connection has ended
             self._connection_ended()
             return

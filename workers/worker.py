@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ringmount.config.model import MountConfig
-from ringmount.workers import api, codec, load, messages, recovery
+from ringmount.workers import api, codec, death, load, messages, recovery
 from ringmount.workers._native import lib
 from ringmount.workers.abi import Opcode
 from ringmount.workers.arena import Arena
@@ -371,7 +371,7 @@ def drop_privileges(user: str) -> None:
 
 def _live_with_supervisor(supervisor: int) -> None:
     """A worker without its supervisor would serve for ever, and nobody would read the forgets."""
-    lib.rm_die_with_parent(signal.SIGKILL)
+    death.die_with_parent()
     if os.getppid() != supervisor:
         os._exit(EXIT_OK)
 
@@ -392,6 +392,7 @@ def main(setup: Setup, supervisor: int) -> int:
         log.debug("start", exc_info=True)
         outbox.send(messages.Failed("filesystem", f"{type(error).__name__}: {error}", True))
         return EXIT_PERMANENT
+    death.arm(worker.record)
     worker.record.pid = os.getpid()
     worker.record.cpu = 0xFFFFFFFF if setup.cpu is None else setup.cpu
     worker.record.started_ns = lib.rm_now()

@@ -58,7 +58,9 @@ struct rm_worker {
 	uint64_t retried;
 	uint64_t lost;
 	uint64_t started_ns;
-	uint64_t reserved[16];
+	uint32_t died_of;        /* the signal that ended the last incarnation, if death.c saw it */
+	uint32_t padding;
+	uint64_t reserved[15];
 	struct rm_opstats ops[RM_OPCODES];
 };
 
