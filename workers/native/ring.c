@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <liburing.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,12 +10,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fast.h"
 #include "ring.h"
 
 /* The kernel's ABI (include/uapi/linux/fuse.h, 7.42), as far as C needs it; workers/abi.py has it whole and
    tests/pure/test_abi.py checks it against the running kernel. */
 enum { URING_CMD = 46, CMD_REGISTER = 1, CMD_COMMIT_AND_FETCH = 2 };
 enum { OP_READ = 15, OP_WRITE = 16, OP_FORGET = 2, OP_INTERRUPT = 36, OP_BATCH_FORGET = 42 };
+enum { MAX_ROUNDS = 64 };
 enum { HEADER_SIZE = 288, OP_IN = 128, OP_IN_SIZE = 128, OUT_HEADER = 16, IN_HEADER = 40 };
 
 struct in_header {
@@ -53,6 +56,9 @@ struct rm_ring {
 	struct rm_worker *worker;
 	int fuse_fd;
 	struct iovec (*iov)[2];  /* per entry: read by the kernel at submission only */
+	struct rm_fast *fast;
+	uint32_t *answered;      /* entries that `fast` has answered in this turn */
+	int nanswered;
 };
 
 uint64_t rm_now(void)
@@ -169,7 +175,8 @@ struct rm_ring *rm_ring_new(uint32_t entries, uint32_t flags, int fuse_fd, int e
 	ring->worker = worker;
 	ring->fuse_fd = fuse_fd;
 	ring->iov = calloc(arena->count ? arena->count : 1, sizeof *ring->iov);
-	if (!ring->iov)
+	ring->answered = calloc(arena->count ? arena->count : 1, sizeof *ring->answered);
+	if (!ring->iov || !ring->answered)
 		goto no_memory;
 	*error = io_uring_queue_init_params(entries, &ring->ring, &params);
 	if (*error)
@@ -193,8 +200,9 @@ no_private:
 		*error = -EOPNOTSUPP;
 	io_uring_queue_exit(&ring->ring);
 no_ring:
-	free(ring->iov);
 no_memory:
+	free(ring->answered);
+	free(ring->iov);
 	free(ring);
 	return NULL;
 }
@@ -202,8 +210,14 @@ no_memory:
 void rm_ring_free(struct rm_ring *ring)
 {
 	io_uring_queue_exit(&ring->ring);
+	free(ring->answered);
 	free(ring->iov);
 	free(ring);
+}
+
+void rm_ring_accelerate(struct rm_ring *ring, struct rm_fast *fast)
+{
+	ring->fast = fast;
 }
 
 static struct io_uring_sqe *next_sqe(struct rm_ring *ring)
@@ -310,37 +324,50 @@ int rm_io(struct rm_ring *ring, int opcode, int fd, uint64_t address, uint32_t l
 static int take_events(struct rm_ring *ring, struct rm_event *events, int max)
 {
 	struct io_uring_cqe *cqe;
-	unsigned head;
+	unsigned head, taken = 0;
 	int count = 0;
 	uint64_t now = rm_now();
 
 	io_uring_for_each_cqe(&ring->ring, head, cqe) {
+		uint32_t index = (uint32_t)cqe->user_data;
+
 		if (count == max)
 			break;
+		taken++;
+		if (cqe->user_data < ring->arena.count && cqe->res == 0) {
+			journal_delivery(&ring->arena, index, now);
+			if (ring->fast && rm_fast_serve(ring->fast, &ring->arena, index)) {
+				ring->answered[ring->nanswered++] = index;
+				continue;
+			}
+		}
 		events[count++] = (struct rm_event){ cqe->user_data, cqe->res, cqe->flags };
-		if (cqe->user_data < ring->arena.count && cqe->res == 0)
-			journal_delivery(&ring->arena, (uint32_t)cqe->user_data, now);
 	}
-	io_uring_cq_advance(&ring->ring, (unsigned)count);
+	io_uring_cq_advance(&ring->ring, taken);
 	ring->worker->heartbeat_ns = now;
 	ring->worker->turns++;
 	return count;
 }
 
-int rm_turn(struct rm_ring *ring, const uint32_t *commits, int ncommits, int wait, struct rm_event *events, int max)
+static int commit_all(struct rm_ring *ring, const uint32_t *commits, int ncommits)
+{
+	uint64_t now = ncommits ? rm_now() : 0;
+
+	for (int i = 0; i < ncommits; i++) {
+		count_reply(ring->worker, &ring->arena.journal[commits[i]], now);
+		int error = rm_recommit(ring, commits[i]);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+/* Hands in what was queued. COMMIT_AND_FETCH completes its request inside the submission, so what was taken from the
+   queue is done. What arrived in the same entry since is told by the entry's commit id, which take_events then journals. */
+static int enter(struct rm_ring *ring, const uint32_t *commits, int ncommits, int wait)
 {
 	int result;
 
-	if (ncommits) {
-		uint64_t now = rm_now();
-
-		for (int i = 0; i < ncommits; i++) {
-			count_reply(ring->worker, &ring->arena.journal[commits[i]], now);
-			result = rm_recommit(ring, commits[i]);
-			if (result)
-				return result;
-		}
-	}
 	if (wait) {
 		ring->worker->waiting = 1;
 		result = io_uring_submit_and_wait(&ring->ring, 1);
@@ -348,16 +375,44 @@ int rm_turn(struct rm_ring *ring, const uint32_t *commits, int ncommits, int wai
 	} else {
 		result = io_uring_submit_and_get_events(&ring->ring);
 	}
-	/* COMMIT_AND_FETCH completes its request inside the submission, so what was taken from the queue is done. What arrived in
-	   the same entry since is told by the entry's commit id, which take_events then journals. */
 	if (io_uring_sq_ready(&ring->ring) == 0)
 		for (int i = 0; i < ncommits; i++)
 			__atomic_store_n(&ring->arena.journal[commits[i]].state, RM_FREE, __ATOMIC_RELEASE);
-	if (result < 0 && result != -EAGAIN && result != -EBUSY && result != -ETIME && result != -EINTR)
-		return result;
-	int count = take_events(ring, events, max);
+	return result;
+}
 
-	return count == 0 && result == -EINTR ? -EINTR : count;
+static bool is_passing(int error)
+{
+	return error == -EAGAIN || error == -EBUSY || error == -ETIME || error == -EINTR;
+}
+
+int rm_turn(struct rm_ring *ring, const uint32_t *commits, int ncommits, int wait, struct rm_event *events, int max)
+{
+	for (int round = 0;; round++) {
+		int error = commit_all(ring, commits, ncommits);
+
+		if (error)
+			return error;
+		int result = enter(ring, commits, ncommits, wait);
+
+		if (result < 0 && !is_passing(result))
+			return result;
+		ring->nanswered = 0;
+		int count = take_events(ring, events, max);
+
+		if (ring->nanswered == 0)
+			return count == 0 && result == -EINTR ? -EINTR : count;
+		/* Some were answered on the spot. With events for the caller, or after many rounds without waiting, theirs are
+		   the last commits of this turn; otherwise the next round commits and waits in one system call. */
+		commits = ring->answered;
+		ncommits = ring->nanswered;
+		if (count || (!wait && round >= MAX_ROUNDS)) {
+			error = commit_all(ring, commits, ncommits);
+			if (!error)
+				error = enter(ring, commits, ncommits, 0);
+			return error < 0 && !is_passing(error) ? error : count;
+		}
+	}
 }
 
 /* --- a cloned /dev/fuse -------------------------------------------------------------------------------- */
@@ -369,6 +424,7 @@ struct rm_device {
 	uint16_t argument_sizes[RM_OPCODES];
 	uint32_t *free;          /* a stack of free entries */
 	int nfree;
+	struct rm_fast *fast;
 };
 
 struct rm_device *rm_device_new(int fuse_fd, int mail_fd, const struct rm_arena *arena, struct rm_worker *worker,
@@ -414,6 +470,11 @@ int rm_device_reply(struct rm_device *device, uint32_t index)
 	__atomic_store_n(&journal->state, RM_FREE, __ATOMIC_RELEASE);
 	device->free[device->nfree++] = index;
 	return error;
+}
+
+void rm_device_accelerate(struct rm_device *device, struct rm_fast *fast)
+{
+	device->fast = fast;
 }
 
 void rm_device_release(struct rm_device *device, uint32_t index)
@@ -462,6 +523,28 @@ static int read_request(struct rm_device *device, uint32_t index)
 	return 0;
 }
 
+/* Reads a request: into an event, or, when it can be, answers it at once and returns true. */
+static bool take_request(struct rm_device *device, struct rm_event *events, int *count)
+{
+	uint32_t index = device->free[device->nfree - 1];
+	int error = read_request(device, index);
+
+	if (error) {
+		/* ENOENT: the request was taken back while it was read. */
+		if (error != -EAGAIN && error != -EINTR && error != -ENOENT)
+			events[(*count)++] = (struct rm_event){ 1ull << 62, error, 0 };
+		return false;
+	}
+	device->nfree--;
+	if (device->fast && rm_fast_serve(device->fast, &device->arena, index)) {
+		count_reply(device->worker, &device->arena.journal[index], rm_now());
+		rm_device_reply(device, index);
+		return true;
+	}
+	events[(*count)++] = (struct rm_event){ index, 0, 0 };
+	return false;
+}
+
 int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommits, int timeout_ms,
 		   struct rm_event *events, int max)
 {
@@ -479,27 +562,22 @@ int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommi
 				events[count++] = (struct rm_event){ commits[i], result, 1 };
 		}
 	}
-	if (device->nfree)
-		fds[0].events = POLLIN;
-	device->worker->waiting = timeout_ms != 0;
-	result = poll(fds, 2, count ? 0 : timeout_ms);
-	device->worker->waiting = 0;
-	device->worker->heartbeat_ns = rm_now();
-	device->worker->turns++;
-	if (result < 0)
-		return count ? count : -errno;
-	if (fds[1].revents && count < max)
-		events[count++] = (struct rm_event){ 1ull << 63, 0, 0 };
-	if (device->nfree && fds[0].revents && count < max) {
-		uint32_t index = device->free[device->nfree - 1];
+	bool answered;
 
-		result = read_request(device, index);
-		if (result == 0) {
-			device->nfree--;
-			events[count++] = (struct rm_event){ index, 0, 0 };
-		} else if (result != -EAGAIN && result != -EINTR && result != -ENOENT) {
-			events[count++] = (struct rm_event){ 1ull << 62, result, 0 };
-		}
-	}
+	do {
+		answered = false;
+		fds[0].events = device->nfree ? POLLIN : 0;
+		device->worker->waiting = timeout_ms != 0;
+		result = poll(fds, 2, count ? 0 : timeout_ms);
+		device->worker->waiting = 0;
+		device->worker->heartbeat_ns = rm_now();
+		device->worker->turns++;
+		if (result < 0)
+			return count ? count : -errno;
+		if (fds[1].revents && count < max)
+			events[count++] = (struct rm_event){ 1ull << 63, 0, 0 };
+		if (device->nfree && fds[0].revents && count < max)
+			answered = take_request(device, events, &count);
+	} while (answered && !count && timeout_ms);
 	return count;
 }

@@ -27,11 +27,14 @@ struct rm_device *rm_device_new(int fuse_fd, int mail_fd, const struct rm_arena 
 void rm_device_free(struct rm_device *device);
 int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommits, int timeout_ms,
 		   struct rm_event *events, int max);
+void rm_device_accelerate(struct rm_device *device, struct rm_fast *fast);
 int rm_device_reply(struct rm_device *device, uint32_t index);
 void rm_device_release(struct rm_device *device, uint32_t index);
 int rm_device_room(const struct rm_device *device);
 void rm_journal_delivery(const struct rm_arena *arena, uint32_t index);
 
+struct rm_fast;
+void rm_ring_accelerate(struct rm_ring *ring, struct rm_fast *fast);
 int rm_recommit(struct rm_ring *ring, uint32_t index);
 int64_t rm_find_unique(const struct rm_arena *arena, uint64_t unique);
 int rm_bucket(uint64_t ns);

@@ -1,0 +1,28 @@
+/* Requests of a passthrough that are answered without Python. See fast.cdef. */
+#ifndef RINGMOUNT_FAST_H
+#define RINGMOUNT_FAST_H
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "arena.h"
+
+struct rm_fast_setup {
+	void *handles;
+	uint64_t device;
+	uint64_t attr_valid;
+	uint32_t attr_valid_nsec;
+	uint32_t opcodes[2];
+};
+
+struct rm_fast;
+
+struct rm_fast *rm_fast_new(uint32_t limit);
+void rm_fast_free(struct rm_fast *fast);
+void rm_fast_set_up(struct rm_fast *fast, const struct rm_fast_setup *setup);
+int rm_fast_get(struct rm_fast *fast, uint64_t node);
+int rm_fast_put(struct rm_fast *fast, uint64_t node, int fd);
+int rm_fast_drop(struct rm_fast *fast, uint64_t node);
+int rm_fast_oldest(struct rm_fast *fast);
+uint32_t rm_fast_count(const struct rm_fast *fast);
+bool rm_fast_serve(struct rm_fast *fast, const struct rm_arena *arena, uint32_t index);
+#endif
