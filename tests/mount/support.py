@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ class ServedMount:
         return self.log.read_text()
 
 
-def ringmount(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+def ringmount(
+    *arguments: str, launcher: Sequence[str] = (), **options: Any
+) -> "subprocess.CompletedProcess[str]":
     """Runs the command to its end."""
-    command = [sys.executable, "-P", "-m", "ringmount.daemon", *arguments]
+    command = [*launcher, sys.executable, "-P", "-m", "ringmount.daemon", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
@@ -61,9 +63,17 @@ def write_config(folder: Path, name: str, **settings: Any) -> Path:
 
 @contextlib.contextmanager
 def serve(
-    folder: Path, *, filesystem: str = "memory", options: dict[str, Any] | None = None, **settings: Any
+    folder: Path,
+    *,
+    filesystem: str = "memory",
+    options: dict[str, Any] | None = None,
+    launcher: Sequence[str] = (),
+    **settings: Any,
 ) -> Iterator[ServedMount]:
-    """Mounts on a new folder below `folder`; at the end unmounts, and asserts that nothing is left."""
+    """Mounts on a new folder below `folder`; at the end unmounts, and asserts that nothing is left.
+
+    `launcher`: a command in front of the server's.
+    """
     name = settings.pop("name", f"t{os.getpid()}-{time.monotonic_ns() % 1_000_000_000}")
     mountpoint = folder / f"mnt-{name}"
     mountpoint.mkdir()
@@ -72,7 +82,7 @@ def serve(
     log = folder / f"{name}.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ringmount.daemon", "run", str(file)],
+            [*launcher, sys.executable, "-P", "-m", "ringmount.daemon", "run", str(file)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
