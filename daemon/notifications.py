@@ -83,10 +83,10 @@ class Writer:
         if self.pid == 0:
             with contextlib.suppress(BaseException):
                 signal.set_wakeup_fd(-1)
-                for number in (signal.SIGTERM, signal.SIGCHLD):
-                    signal.signal(number, signal.SIG_DFL)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                # A stop of the whole group is the supervisor's to carry out: it ends this process.
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)
                 signal.pthread_sigmask(signal.SIG_SETMASK, ())
                 lib.rm_die_with_parent(signal.SIGKILL)
                 with open("/proc/self/comm", "w") as comm:
@@ -104,6 +104,8 @@ class Writer:
         self.channel = ours
         self.queue = Queue()
         self.in_hand = 0
+        self.ended = False
+        """The process is gone: its channel said so."""
         self.sent = 0
         self.refused = 0
 
@@ -115,10 +117,11 @@ class Writer:
     def pump(self) -> None:
         """Hands on what fits and takes the outcomes that came."""
         with contextlib.suppress(BlockingIOError, ConnectionError):
-            while self.in_hand:
+            while True:
                 outcome = self.channel.recv(4)
                 if not outcome:
-                    break
+                    self.ended = True
+                    return
                 self.in_hand -= 1
                 error = int.from_bytes(outcome, "little")
                 # ENOENT: the kernel does not have that node or name in its caches, so nothing had to be dropped.

@@ -35,6 +35,7 @@ from ringmount.workers import abi, codec, messages, ring
 from ringmount.workers._native import lib
 from ringmount.workers.api import HandlePolicy, NodeId
 from ringmount.workers.arena import Arena
+from ringmount.workers.handles import HandleTable
 from ringmount.workers.messages import Description
 from ringmount.workers.nodes import NodeTable
 from ringmount.workers.worker import EXIT_TRANSPORT, INTERRUPT_SIGNAL
@@ -79,6 +80,7 @@ class Supervisor:
         self.fuse_fd = -1
         self.arena: Arena
         self.nodes: NodeTable
+        self.handles: HandleTable
         self.writer: Writer
         self.control: ControlServer
         self.workers = [WorkerProcess(index, None if single else cpu) for index, cpu in enumerate(self.worker_cpus)]
@@ -88,6 +90,7 @@ class Supervisor:
         self._stopping = False
         self._exit: Failure | None = None
         self._connection: int | None = None
+        self._device_watch: int | select.epoll | None = None
         self._restarts: list[tuple[float, WorkerProcess]] = []
         self._helpers: dict[int, tuple[int, float]] = {}
         self._interrupts: list[tuple[int, int]] = []
@@ -110,6 +113,9 @@ class Supervisor:
             except OSError as error:
                 raise Failure(f"cannot make the arena: {error.strerror}", code=ExitCode.RESOURCES) from error
             self.nodes = NodeTable(self.arena.address("nodes"), self.arena.section_size("nodes"), len(self.workers))
+            self.handles = HandleTable(
+                self.arena.address("handles"), self.arena.section_size("handles"), len(self.workers)
+            )
             with self._signals():
                 try:
                     self._start_workers()
@@ -234,8 +240,27 @@ class Supervisor:
         self.fuse_fd = mounting.mount(self.config)
         entry = mountinfo.find(self.config.mountpoint)
         self._connection = None if entry is None else mounting.connection_id(entry)
+        self._start_writer()
+
+    def _start_writer(self) -> None:
         self.writer = Writer(self.fuse_fd)
-        self._selector.register(self.writer.channel, selectors.EVENT_READ, lambda mask: self.writer.pump())
+        self._selector.register(self.writer.channel, selectors.EVENT_READ, lambda mask: self._writer_spoke())
+
+    def _writer_spoke(self) -> None:
+        self.writer.pump()
+        if not self.writer.ended:
+            return
+        log.warning("the notifier died: starting another")
+        queue = self.writer.queue
+        self._end_writer()
+        self._start_writer()
+        self.writer.queue = queue
+        self.writer.pump()
+
+    def _end_writer(self) -> None:
+        self._selector.unregister(self.writer.channel)
+        self.writer.close()
+        os.waitpid(self.writer.pid, 0)
 
     def _negotiate(self, use_ring: bool) -> None:
         wanted = Wanted(
@@ -318,11 +343,12 @@ class Supervisor:
     def _watch_device(self) -> None:
         """With rings the legacy path is the supervisor's alone; without, it only looks for the connection's end."""
         if self.transport == "io_uring":
+            self._device_watch = self.fuse_fd
             self._selector.register(self.fuse_fd, selectors.EVENT_READ, lambda mask: self._read_legacy())
             return
-        watcher = select.epoll()  # an epoll without events reports errors and hang-ups alone
-        watcher.register(self.fuse_fd, 0)
-        self._selector.register(watcher, selectors.EVENT_READ, lambda mask: self._connection_ended())
+        self._device_watch = select.epoll()  # an epoll without events reports errors and hang-ups alone
+        self._device_watch.register(self.fuse_fd, 0)
+        self._selector.register(self._device_watch, selectors.EVENT_READ, lambda mask: self._connection_ended())
 
     # --- loop ---------------------------------------------------------------------------------------------------
 
@@ -415,6 +441,7 @@ class Supervisor:
         record = self.arena.worker(worker.index)
         if self.policy is HandlePolicy.SHARED:
             close_private_fds(self.arena, worker.index)
+        self._recover_tables(worker)
         if self._stopping or not self._ready:
             return
         if code == 0 and record.died_of:  # by exec: see ringmount.workers.death
@@ -434,6 +461,14 @@ class Supervisor:
             self._stop_with(Failure(f"worker {worker.index} cannot serve: {decision.reason}", code=what))
             return
         self._restarts.append((now + decision.delay, worker))
+
+    def _recover_tables(self, worker: WorkerProcess) -> None:
+        """Puts right what the worker was in the middle of in the tables that all share."""
+        try:
+            self.nodes.recover(worker.pid)
+            self.handles.sweep(worker.index)
+        except OSError as error:  # a stopped process holds a lock: whoever takes it next sees to it
+            log.warning("after the death of worker %d: %s", worker.index, error.strerror)
 
     def _nudge(self, worker: WorkerProcess) -> None:
         """Makes the kernel hand out what waited while the worker's queues had no entry.
@@ -541,7 +576,12 @@ class Supervisor:
         ]
 
     def _connection_ended(self) -> None:
-        """Unmounted from outside, or aborted."""
+        """Unmounted, by us or from outside, or aborted."""
+        if self._device_watch is not None:  # it would be readable to no end
+            self._selector.unregister(self._device_watch)
+            if isinstance(self._device_watch, select.epoll):
+                self._device_watch.close()
+            self._device_watch = None
         if not self._stopping:
             log.info("the mount was taken away")
             self._stop_requested += 1
@@ -560,9 +600,9 @@ class Supervisor:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             self._helper_ended(pid)
         if self.fuse_fd >= 0:
-            self._selector.unregister(self.writer.channel)
-            self.writer.close()
-            os.waitpid(self.writer.pid, 0)
+            self._end_writer()
+            if isinstance(self._device_watch, select.epoll):
+                self._device_watch.close()
             for clone in self._clones.values():
                 os.close(clone)
             os.close(self.fuse_fd)

@@ -475,6 +475,11 @@ class Mount(Protocol):
         have one descriptor table.
         """
 
+    def disown_fd(self, fd: int) -> None:
+        """Takes `own_fd` back. To be called before such a descriptor is closed or handed on: its number will be
+        somebody else's, and must not be closed with this worker.
+        """
+
 
 class NoOptions(msgspec.Struct, forbid_unknown_fields=True):
     """A filesystem without options."""

@@ -101,6 +101,10 @@ class MountView:
             self._fd_owners[fd] = self.worker + 1
         return fd
 
+    def disown_fd(self, fd: int) -> None:
+        if self._fd_owners is not None and fd < len(self._fd_owners):
+            self._fd_owners[fd] = 0
+
 
 class SingleCounts:
     """Lookup counts of policy `single`: how many references on each node the kernel holds."""
