@@ -1,39 +1,40 @@
 """`ringmount check`: what a mount's file means on this machine, without mounting anything."""
 
-import os
-
 from ringmount.config.longform import effective
-from ringmount.config.load import read_document
-from ringmount.config.units import format_cpulist, format_size
-from ringmount.daemon import machine, run
+from ringmount.config.units import format_cpulist
+from ringmount.daemon import machine, text
+from ringmount.daemon.prepared import Prepared, prepare
 from ringmount.workers.api import HandlePolicy
 
 
 def check(path: str) -> str:
-    """The effective settings as YAML, and what they come to here. Raises ConfigError, Failure."""
-    document = read_document(path)
-    config = document.config()
-    description = run.describe(document, config, os.path.dirname(os.path.abspath(path)))
-    cpus = machine.cpus()
-    single = HandlePolicy(description.handle_policy) is HandlePolicy.SINGLE
-    workers = machine.worker_cpus(config, cpus, single)
-    plan = machine.plan(config, cpus, workers)
-    entry = format_size(plan.payload)
-    where = "every CPU" if single else f"CPU {format_cpulist(workers)}"
-    return "\n".join(
-        [
-            effective(config).rstrip("\n"),
-            "",
-            f"# {path} is valid.",
-            f"# Workers: {len(workers)}, on {where}; handles: {description.handle_policy};"
-            f" {_how(description.is_async, description.threads)}.",
-            f"# Rings: {len(plan.depths)} queues, {plan.entries} entries of {entry} and a page each:"
-            f" up to {format_size(plan.buffer_bytes)} of memory (cap {format_size(machine.ring_memory_cap(config))}).",
-        ]
-    )
+    """The effective settings as YAML, with comments on what they come to here. Raises ConfigError, Failure."""
+    found = prepare(path)
+    facts = text.pairs([("# valid", path), *((f"# {name}", value) for name, value in _facts(found))])
+    return f"{effective(found.config)}\n{facts}"
+
+
+def _facts(found: Prepared) -> list[tuple[str, str]]:
+    plan, description = found.plan, found.description
+    depth = f"{len(plan.depths)} queues, {plan.entries} entries of {text.size(plan.payload)} and a page each"
+    cap = text.size(machine.ring_memory_cap(found.config))
+    return [
+        ("workers", workers(found.worker_cpus, found.policy)),
+        ("methods", _how(description.is_async, description.threads)),
+        ("handles", found.policy.value),
+        ("rings", depth),
+        ("memory", f"{text.size(plan.buffer_bytes)} at most for the rings' buffers, of {cap} allowed"),
+    ]
+
+
+def workers(cpus: tuple[int, ...], policy: HandlePolicy) -> str:
+    """How many workers there are, and where."""
+    if policy is HandlePolicy.SINGLE:
+        return "1 for all CPUs, because the filesystem keeps its state in one process"
+    return f"{len(cpus)}, pinned to CPU {format_cpulist(cpus)}"
 
 
 def _how(is_async: bool, threads: int) -> str:
     if threads:
-        return f"methods on {threads} threads a worker"
-    return "async methods" if is_async else "plain methods"
+        return f"may block: {threads} threads a worker"
+    return "may wait: async" if is_async else "answer at once"

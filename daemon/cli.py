@@ -1,53 +1,144 @@
-"""The command `ringmount`: its arguments, and how it ends. Each command is imported when it is called."""
+"""The command `ringmount`: its arguments, and how it ends. What carries a command out is imported when it is called."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ringmount.config.errors import ConfigError
 from ringmount.daemon.exitcodes import ExitCode, Failure
 
-EXIT_CODES = """\
-exit codes:
-  0  all is well                       5  the user may not do this
-  1  unexpected; see the traceback     6  the machine lacks something (ringmount doctor)
-  2  the command line is wrong         7  the filesystem could not be loaded or started
-  3  the mount's file is wrong         8  there is no such mount
-  4  the mountpoint cannot be used     9  not enough memory, descriptors or processes
+MEANINGS = {
+    ExitCode.OK: "all is well; of run: it was stopped and has unmounted",
+    ExitCode.UNEXPECTED: "something nobody foresaw; there is a message or a traceback",
+    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.CONFIG: "the mount's file cannot be read, or says something impossible",
+    ExitCode.MOUNTPOINT: "the mountpoint or the mount's name cannot be used",
+    ExitCode.PERMISSION: "the user may not do this",
+    ExitCode.UNAVAILABLE: "the machine lacks something (ringmount doctor says what)",
+    ExitCode.FILESYSTEM: "the filesystem could not be loaded or started",
+    ExitCode.NO_SUCH_MOUNT: "there is no such mount",
+    ExitCode.RESOURCES: "more memory, descriptors or processes than allowed or left",
+}
+INTERRUPTED = 128 + 2
+"""Ctrl-C in a command other than a mount that serves, as shells have it."""
+
+EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code:<3}  {meaning}" for code, meaning in MEANINGS.items())
+
+RUN = """\
+Serves the mount that FILE.yaml describes until Ctrl-C or SIGTERM, then unmounts it. The mount is named after the
+file: data.yaml is the mount `data`. The shortest file:
+
+  mountpoint: /mnt/data
+  filesystem: passthrough
+  options:
+    source: /srv/data
+
+As root it mounts by mount(2), for everybody; as an ordinary user through fusermount3.
 """
+RUN_EXAMPLES = """\
+examples:
+  sudo ringmount run /etc/ringmount/data.yaml
+  ringmount run ~/notes.yaml &
+"""
+CHECK = """\
+Reads FILE.yaml, imports its filesystem and checks both against this machine. Prints every setting with its value
+and the memory that the rings will take at most. Mistakes are told as FILE:LINE:COLUMN: KEY: what is wrong, all those
+of the file at once. Nothing is mounted.
+"""
+CHECK_EXAMPLES = """\
+examples:
+  ringmount check data.yaml
+  ringmount check data.yaml >long-form.yaml    what it prints is a mount's file, too
+"""
+DOCTOR = """\
+Looks at everything that a mount needs: the kernel and its ring switch, /dev/fuse, io_uring, liburing, permissions,
+limits, memory; and at mounts whose server is dead. Each finding is ok, warn (slower or less than it could be) or fail
+(no mount can work), with what to do. Nothing is changed. Exit code 6 if something fails.
+"""
+STATUS = """\
+Without NAME: all mounts, one a line, also those of other users and those whose server is dead. With NAME: its
+workers, and what each has done since the mount was made. ERRORS are answers with an errno, ENOENT for a name that
+is not there included; DEATHS are workers of that place that died and were replaced.
+"""
+STATUS_EXAMPLES = """\
+examples:
+  ringmount status
+  ringmount status data
+  watch -n 1 ringmount status data
+  ringmount status data --json | jq '[.workers[].requests]'
+"""
+UMOUNT = """\
+Stops a running mount as Ctrl-C would, also one that is in use, and waits until its processes have ended: requests in
+flight are answered, calls on files that are still open fail from then on. Where the server is dead ("Transport
+endpoint is not connected") it clears the mount away.
+"""
+UMOUNT_EXAMPLES = """\
+examples:
+  ringmount umount data
+  ringmount umount /mnt/data
+"""
+SCHEMA_EXAMPLES = """\
+examples:
+  ringmount schema >ringmount.schema.json
+
+With yaml-language-server, editors then help in a file that starts with:
+  # yaml-language-server: $schema=ringmount.schema.json
+"""
+COMPLETION_EXAMPLES = """\
+examples:
+  ringmount completion bash >~/.local/share/bash-completion/completions/ringmount
+  ringmount completion zsh >~/.zfunc/_ringmount          with ~/.zfunc in $fpath
+  ringmount completion fish >~/.config/fish/completions/ringmount.fish
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line; shows descriptions and examples as they are written."""
+
+    def __init__(self, **options: object) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ExitCode.USAGE, f"ringmount: {message}; see: {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="ringmount",
         description="Serves FUSE mounts from Python, one worker process per CPU over FUSE-over-io_uring.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=_version())
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    top.add_argument("--version", action="version", version=_version(), help="show the version and exit")
+    commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
-    run = commands.add_parser("run", help="serve a mount in the foreground, until Ctrl-C")
-    run.add_argument("file", metavar="FILE.yaml", help="the mount's file; its name without .yaml is the mount's name")
+    def command(name: str, summary: str, description: str, examples: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=description, epilog=examples)
 
-    check = commands.add_parser("check", help="validate a mount's file and show its effective settings")
+    run = command("run", "serve a mount in the foreground, until Ctrl-C", RUN, RUN_EXAMPLES)
+    run.add_argument("file", metavar="FILE.yaml", help="the mount's file")
+
+    check = command("check", "validate a mount's file and show its effective settings", CHECK, CHECK_EXAMPLES)
     check.add_argument("file", metavar="FILE.yaml", help="the mount's file")
 
-    doctor = commands.add_parser("doctor", help="say what this machine can do, and what to do about the rest")
-    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor = command("doctor", "say what this machine can do, and what to do about the rest", DOCTOR)
+    doctor.add_argument("--json", action="store_true", help="print JSON, for programs")
 
-    status = commands.add_parser("status", help="show running mounts, or one of them in detail")
+    status = command("status", "show running mounts, or one of them in detail", STATUS, STATUS_EXAMPLES)
     status.add_argument("name", metavar="NAME", nargs="?", help="the mount's name")
-    status.add_argument("--json", action="store_true", help="for programs")
+    status.add_argument("--json", action="store_true", help="print JSON, for programs")
 
-    umount = commands.add_parser("umount", help="stop a mount, or clear away one whose server is dead")
+    umount = command("umount", "stop a mount, or clear away one whose server is dead", UMOUNT, UMOUNT_EXAMPLES)
     umount.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
 
-    schema = commands.add_parser("schema", help="print the JSON Schema of a mount's file, for editors")
-    schema.set_defaults(quiet=True)
+    schema = "print the JSON Schema of a mount's file, for editors"
+    command("schema", schema, schema.capitalize() + ".", SCHEMA_EXAMPLES)
 
-    completion = commands.add_parser("completion", help="print a completion script for a shell")
+    summary = "print a completion script for a shell"
+    completion = command("completion", summary, summary.capitalize() + ".", COMPLETION_EXAMPLES)
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return top
 
@@ -63,19 +154,27 @@ def _version() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
-    options = parser().parse_args(arguments)
     try:
-        return _call(options)
+        options = parser().parse_args(arguments)
+        code = _call(options)
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
-        for each in (error, *error.others):
-            print(f"ringmount: {each}", file=sys.stderr)
+        for each in error.all():
+            _complain(each)
         return ExitCode.CONFIG
     except Failure as failure:
-        print(f"ringmount: {failure}", file=sys.stderr)
+        _complain(failure)
         return failure.code
-    except BrokenPipeError:
-        sys.stderr.close()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `ringmount status | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
         return ExitCode.OK
+
+
+def _complain(error: Exception) -> None:
+    print(f"ringmount: {error}", file=sys.stderr)
 
 
 def _call(options: argparse.Namespace) -> int:
@@ -95,11 +194,11 @@ def _call(options: argparse.Namespace) -> int:
         case "status":
             from ringmount.daemon import status
 
-            status.show(options.name, as_json=options.json)
+            print(status.show(options.name, as_json=options.json))
         case "umount":
             from ringmount.daemon.umount import umount
 
-            umount(options.name)
+            print(umount(options.name))
         case "schema":
             import json
 
@@ -107,20 +206,7 @@ def _call(options: argparse.Namespace) -> int:
 
             print(json.dumps(json_schema(), indent=2))
         case "completion":
-            return _print_completion(options.shell)
-    return ExitCode.OK
+            from ringmount.daemon.completion import script
 
-
-def _print_completion(shell: str) -> int:
-    try:
-        import shtab
-    except ModuleNotFoundError:
-        raise Failure(
-            "completion scripts are made by the package shtab",
-            "pip install 'ringmount[completion]'",
-            code=ExitCode.UNAVAILABLE,
-        ) from None
-    if shell == "fish" and "fish" not in shtab.SUPPORTED_SHELLS:
-        raise Failure("this version of shtab knows no fish", code=ExitCode.UNAVAILABLE)
-    print(shtab.complete(parser(), shell=shell))
+            print(script(parser(), options.shell))
     return ExitCode.OK

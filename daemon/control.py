@@ -1,25 +1,34 @@
-"""The control socket: what the supervisor tells about itself, one JSON line asked, one JSON line answered.
+"""The control socket: what the supervisor tells about itself. One JSON line asked, one JSON line answered.
 
-The rule: a slow or hostile client never blocks the supervisor. Each has a small buffer and a deadline.
+Asked: {"version": 1, "command": "status"}. Answered: {"version": 1, "result": ...} or {"version": 1, "error": "why"}.
+
+The rule a change must keep: a slow or hostile client never blocks or ends the supervisor. Each has a small buffer and
+a deadline, there are never more than a few, and nothing a client can cause leaves this module as an exception.
 """
 
 import contextlib
 import errno
+import fcntl
 import json
+import logging
 import os
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from ringmount.daemon import client, places
+from ringmount.daemon.client import MAX_REQUEST, VERSION, ask
 from ringmount.daemon.exitcodes import ExitCode, Failure
 
-VERSION = 1
-MAX_REQUEST = 4096
+__all__ = ["Ask", "ControlServer", "ask"]
+
+log = logging.getLogger(__name__)
+
 MAX_CLIENTS = 16
 DEADLINE = 5.0
 """Seconds that a client may take."""
@@ -41,129 +50,150 @@ class _Client:
 
 
 class ControlServer:
-    """The supervisor's end. `commands`: by name, what makes the answer."""
+    """The supervisor's end. `commands`: by name, what makes the result. Its length is the number of its clients."""
 
     def __init__(self, path: Path, selector: selectors.BaseSelector, commands: dict[str, Callable[[], Any]]) -> None:
-        """Binds the socket. Raises Failure when a supervisor of this name runs already."""
+        """Binds the socket; `path`'s folder is there. Raises Failure when a supervisor of this name runs already."""
         self.path = path
         self._selector = selector
         self._commands = commands
         self._clients: dict[int, _Client] = {}
-        if _is_answered(path):
-            raise Failure(
-                f"a mount named {path.stem} is running already",
-                f"see ringmount status {path.stem}; the name is the file's, without .yaml",
-                code=ExitCode.MOUNTPOINT,
-            )
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(str(path))
-        os.chmod(path, 0o666)  # status is for everybody; the peer's credentials decide about the rest
-        self._socket.listen(MAX_CLIENTS)
+        self._socket = _bound(path)
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         selector.register(self._socket, selectors.EVENT_READ, lambda mask: self._accept())
 
     def close(self) -> None:
         """Removes the socket."""
-        for client in list(self._clients.values()):
-            self._drop(client)
+        for asking in list(self._clients.values()):
+            self._drop(asking)
         self._selector.unregister(self._socket)
-        self._socket.close()
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             self.path.unlink()
+        self._socket.close()
+        os.close(self._spare)
 
     def expire(self) -> None:
         """Drops clients that take too long."""
         now = time.monotonic()
-        for client in list(self._clients.values()):
-            if now - client.since > DEADLINE:
-                self._drop(client)
+        for asking in list(self._clients.values()):
+            if now - asking.since > DEADLINE:
+                self._drop(asking)
 
     def __len__(self) -> int:
         return len(self._clients)
 
     def _accept(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
-            connection, _ = self._socket.accept()
-            if len(self._clients) >= MAX_CLIENTS:
-                connection.close()
-                return
-            connection.setblocking(False)
-            client = _Client(connection)
-            self._clients[connection.fileno()] = client
-            self._selector.register(connection, selectors.EVENT_READ, lambda mask: self._go_on(client))
-
-    def _go_on(self, client: _Client) -> None:
         try:
-            if client.answer is None:
-                data = client.connection.recv(MAX_REQUEST)
-                client.asked += data
-                if b"\n" not in client.asked:
-                    if not data or len(client.asked) > MAX_REQUEST:
-                        self._drop(client)
-                    return
-                client.answer = memoryview(self._reply(client.asked.partition(b"\n")[0]) + b"\n")
-                go_on = self._selector.get_key(client.connection).data
-                self._selector.modify(client.connection, selectors.EVENT_WRITE, go_on)
-            client.answer = client.answer[client.connection.send(client.answer) :]
-            if not client.answer:
-                self._drop(client)
+            connection, _ = self._socket.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._refuse_one()
+            return
+        if len(self._clients) >= MAX_CLIENTS:
+            connection.close()
+            return
+        connection.setblocking(False)
+        asking = _Client(connection)
+        self._clients[connection.fileno()] = asking
+        self._selector.register(connection, selectors.EVENT_READ, lambda mask: self._go_on(asking))
+
+    def _refuse_one(self) -> None:
+        """Takes a connection off the queue though no descriptor is left: untaken, it would wake the loop for ever."""
+        os.close(self._spare)
+        with contextlib.suppress(OSError):
+            self._socket.accept()[0].close()
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _go_on(self, asking: _Client) -> None:
+        try:
+            if asking.answer is None and not self._listen(asking):
+                return
+            assert asking.answer is not None
+            asking.answer = asking.answer[asking.connection.send(asking.answer) :]
+            if not asking.answer:
+                self._drop(asking)
         except BlockingIOError:
             pass
         except OSError:
-            self._drop(client)
+            self._drop(asking)
+
+    def _listen(self, asking: _Client) -> bool:
+        """True once the client has asked and has its answer waiting."""
+        data = asking.connection.recv(MAX_REQUEST)
+        asking.asked += data
+        line, end, _ = asking.asked.partition(b"\n")
+        if not end:
+            if not data or len(asking.asked) > MAX_REQUEST:
+                self._drop(asking)
+            return False
+        asking.answer = memoryview(self._reply(line) + b"\n")
+        go_on = self._selector.get_key(asking.connection).data
+        self._selector.modify(asking.connection, selectors.EVENT_WRITE, go_on)
+        return True
 
     def _reply(self, line: bytes) -> bytes:
         try:
-            ask = msgspec.json.decode(line, type=Ask)
+            asked = msgspec.json.decode(line, type=Ask)
+            if asked.version != VERSION:
+                return _error(f"version {asked.version} is not spoken here, version {VERSION} is")
+            if asked.command not in self._commands:
+                return _error(f"there is no command {asked.command!r}")
+            return msgspec.json.encode({"version": VERSION, "result": self._commands[asked.command]()})
         except msgspec.DecodeError as error:
-            return json.dumps({"version": VERSION, "error": str(error)}).encode()
-        if ask.version != VERSION:
-            return json.dumps({"version": VERSION, "error": f"version {ask.version} is not spoken here"}).encode()
-        command = self._commands.get(ask.command)
-        if command is None:
-            return json.dumps({"version": VERSION, "error": f"no command {ask.command!r}"}).encode()
-        return msgspec.json.encode({"version": VERSION, "result": command()})
+            return _error(str(error))
+        except Exception:
+            log.exception("a client's request failed")
+            return _error("the supervisor failed to answer; its log says why")
 
-    def _drop(self, client: _Client) -> None:
-        self._clients.pop(client.connection.fileno(), None)
+    def _drop(self, asking: _Client) -> None:
+        self._clients.pop(asking.connection.fileno(), None)
         with contextlib.suppress(KeyError, ValueError):
-            self._selector.unregister(client.connection)
-        client.connection.close()
+            self._selector.unregister(asking.connection)
+        asking.connection.close()
 
 
-def _is_answered(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError as error:
-            return error.errno == errno.EAGAIN or isinstance(error, TimeoutError)
-        return True
+def remove_stale(path: Path) -> None:
+    """Removes the socket of a supervisor that has died; one that is answered stays."""
+    with contextlib.suppress(OSError), _one_at_a_time(path.parent):
+        if not client.is_answered(path):
+            path.unlink()
 
 
-def ask(path: Path, command: str, timeout: float = DEADLINE) -> Any:
-    """Asks a running supervisor. Raises Failure."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
-        try:
-            connection.connect(str(path))
-            connection.sendall(json.dumps({"version": VERSION, "command": command}).encode() + b"\n")
-            parts = []
-            while part := connection.recv(1 << 16):
-                parts.append(part)
-        except TimeoutError as error:
-            raise Failure(f"the supervisor of {path.stem} does not answer") from error
-        except PermissionError as error:
-            raise Failure(f"no permission to ask {path}", code=ExitCode.PERMISSION) from error
-        except OSError as error:
-            raise Failure(
-                f"no mount named {path.stem} is running", "see ringmount status", code=ExitCode.NO_SUCH_MOUNT
-            ) from error
+def _error(text: str) -> bytes:
+    return json.dumps({"version": VERSION, "error": text}).encode()
+
+
+def _bound(path: Path) -> socket.socket:
+    """A listening socket there, in the place of one that nobody answers. Raises Failure."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        answer = json.loads(b"".join(parts))
-    except ValueError as error:
-        raise Failure(f"the supervisor of {path.stem} answered nonsense") from error
-    if "error" in answer:
-        raise Failure(f"the supervisor of {path.stem} refused: {answer['error']}")
-    return answer["result"]
+        with places.short_path(path) as short, _one_at_a_time(path.parent):
+            if client.is_answered(path):
+                raise Failure(
+                    f"a mount named {path.stem} is running already",
+                    f"stop it with: ringmount umount {path.stem}; or give this file another name, which is the mount's",
+                    code=ExitCode.MOUNTPOINT,
+                )
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            listening.bind(short)
+            path.chmod(0o666)  # whoever gets into the folder may ask for the status
+            listening.listen(MAX_CLIENTS)
+    except Failure:
+        listening.close()
+        raise
+    except OSError as error:
+        listening.close()
+        raise Failure(f"cannot make the control socket {path}: {error.strerror}") from error
+    return listening
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Two that start at once with one name: the second waits, and sees the first's socket."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

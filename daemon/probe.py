@@ -1,8 +1,14 @@
-"""Asks a mount's filesystem what it is, before anything is mounted: in a child, for the supervisor imports no filesystem."""
+"""Asks a mount's filesystem what it is, before anything is mounted.
+
+A throw-away child asks, as the user that the workers will run as: the supervisor imports no filesystem, and root's
+rights are not lent to code that is to run without them.
+"""
 
 import contextlib
 import os
 import select
+import signal
+import time
 
 import msgspec
 
@@ -11,54 +17,76 @@ from ringmount.daemon.children import throw_away
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.workers import load
 from ringmount.workers.messages import Description, Message
+from ringmount.workers.worker import drop_privileges
 
 PATIENCE = 60.0
 """Seconds that importing and checking a filesystem may take."""
+MAX_ANSWER = 1 << 20
 
 
 class Refusal(Message):
-    """The filesystem cannot be had or cannot work: the key it is about, and why."""
+    """The filesystem cannot be had or cannot work. `path`: the key that is to blame."""
 
     path: str
     message: str
+    validation: str = ""
+    """What msgspec said of `options`, where that is the matter."""
 
 
-def describe(config: MountConfig, search: str | None) -> Description | Refusal:
-    """The filesystem's description, or why there is none. Raises Failure when the check itself fails."""
+def describe(config: MountConfig, search: str | None, patience: float = PATIENCE) -> Description | Refusal:
+    """The filesystem's description, or why there is none. `search`: a folder to look for its module in as well.
+
+    Raises Failure when there is no time or no process for the check.
+    """
     read_end, write_end = os.pipe()
-    pid = throw_away(lambda: _check(config, search, write_end), keep={write_end})
-    os.close(write_end)
+    pid = -1
     try:
-        answer = _read_all(read_end)
+        pid = throw_away(lambda: _check(config, search, write_end), keep={write_end})
+        os.close(write_end)
+        answer = _read_all(read_end, patience)
+    except OSError as error:
+        raise Failure(f"cannot start a process: {error.strerror}", code=ExitCode.RESOURCES) from error
     finally:
         os.close(read_end)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, 9)
-        os.waitpid(pid, 0)
-    if not answer:
-        raise Failure(
-            f"filesystem: checking {config.filesystem} ended without an answer",
-            f"try: python3 -c 'import {config.filesystem.partition(':')[0]}'",
-            code=ExitCode.FILESYSTEM,
-        )
-    return msgspec.msgpack.decode(answer, type=Description | Refusal)
+        code = _end(pid)
+    if answer is None:
+        return Refusal("filesystem", f"importing and checking {config.filesystem} took more than {patience:g} s")
+    try:
+        return msgspec.msgpack.decode(answer, type=Description | Refusal)
+    except msgspec.DecodeError:
+        return Refusal("filesystem", f"the process that imported {config.filesystem} {code}")
 
 
-def _read_all(fd: int) -> bytes:
-    parts = []
-    while select.select([fd], [], [], PATIENCE)[0]:
+def _read_all(fd: int, patience: float) -> bytes | None:
+    """Everything up to the end; None if that did not come in time."""
+    deadline = time.monotonic() + patience
+    data = b""
+    while len(data) <= MAX_ANSWER and select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
         part = os.read(fd, 1 << 16)
         if not part:
-            break
-        parts.append(part)
-    return b"".join(parts)
+            return data
+        data += part
+    return None
+
+
+def _end(pid: int) -> str:
+    """Ends the child, and says how it ended."""
+    if pid < 0:
+        return "did not start"
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
 def _check(config: MountConfig, search: str | None, fd: int) -> int:
     answer: Description | Refusal
     try:
+        if config.user is not None and os.geteuid() == 0:
+            drop_privileges(config.user)
         answer = load.check(config, search)
     except load.FilesystemError as error:
-        answer = Refusal(error.path, error.message)
+        cause = error.__cause__
+        answer = Refusal(error.path, error.message, str(cause) if isinstance(cause, msgspec.ValidationError) else "")
     os.write(fd, msgspec.msgpack.encode(answer))
     return 0

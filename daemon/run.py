@@ -1,76 +1,109 @@
 """`ringmount run`: from a mount's file to a mount that serves, in the foreground."""
 
-import msgspec
+import contextlib
 import os
 import shlex
+import shutil
 import sys
 
+import msgspec
 import sdnotify
 
-from ringmount.config.load import Document, read_document
 from ringmount.config.model import MountConfig
-from ringmount.config.units import format_size
-from ringmount.daemon import log, machine, mounting, probe
+from ringmount.daemon import log, mounting, text
+from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.prepared import Prepared, prepare
 from ringmount.daemon.supervisor import Supervisor
-from ringmount.workers.messages import Description
+
+MANY = 8
+"""More workers than these are not listed one by one."""
 
 
 def run(path: str) -> None:
     """Serves the mount that this file describes until SIGINT or SIGTERM. Raises ConfigError, Failure."""
-    document = read_document(path)
-    config = _for_this_user(document, document.config())
-    log.set_up(config.log_level)
-    cpus = machine.cpus()
-    mountpoint = mounting.check_mountpoint(config.mountpoint)
-    config = msgspec.structs.replace(config, mountpoint=mountpoint)
-    search = os.path.dirname(os.path.abspath(path))
-    description = describe(document, config, search)
-    supervisor = Supervisor(config, search, description, cpus)
+    prepared = prepare(path)
+    log.set_up(prepared.config.log_level)
+    config = _settled(prepared)
+    supervisor = Supervisor(config, prepared.search, prepared.description, prepared.cpus)
     notifier = sdnotify.SystemdNotifier()
+    was_mounted = False
 
     def ready(supervisor: Supervisor) -> None:
-        notifier.notify(f"READY=1\nSTATUS=serving {mountpoint} by {supervisor.transport}")
-        print(announcement(supervisor), flush=True)
+        nonlocal was_mounted
+        was_mounted = True
+        notifier.notify(f"READY=1\nSTATUS=serving {config.mountpoint} by {supervisor.transport}")
+        _say(announcement(supervisor))
 
     supervisor.on_ready = ready
-    supervisor.serve()
-    print(f"ringmount: {config.name}: unmounted", flush=True)
+    try:
+        supervisor.serve()
+    except Failure as failure:
+        raise _named(config, failure) from failure
+    _say(f"ringmount: {config.name}: {'unmounted' if was_mounted else 'stopped before it was mounted'}")
 
 
-def describe(document: Document, config: MountConfig, search: str) -> Description:
-    """The filesystem's description. Raises ConfigError at the key that is to blame, Failure."""
-    found = probe.describe(config, search)
-    if isinstance(found, probe.Refusal):
-        raise document.error(found.path, found.message)
-    return found
+def _settled(prepared: Prepared) -> MountConfig:
+    """The settings, with what depends on the user and on the mountpoint as it is."""
+    allow_other = mounting.effective_allow_other(prepared.config, is_explicit="allow_other" in prepared.document.data)
+    mountpoint = mounting.check_mountpoint(prepared.config.mountpoint)
+    return msgspec.structs.replace(prepared.config, allow_other=allow_other, mountpoint=mountpoint)
 
 
-def _for_this_user(document: Document, config: MountConfig) -> MountConfig:
-    """What an ordinary user gets by default: `allow_other` where fuse.conf permits it."""
-    explicit = "allow_other" in document.data
-    allowed = mounting.effective_allow_other(config, is_explicit=explicit)
-    return msgspec.structs.replace(config, allow_other=allowed)
+def _named(config: MountConfig, failure: Failure) -> Failure:
+    """The failure, with the filesystem's name where that is to blame."""
+    if failure.code is not ExitCode.FILESYSTEM or config.filesystem in failure.message:
+        return failure
+    hint = failure.hint or ("" if config.log_level == "debug" else "log_level: debug shows more")
+    return Failure(f"filesystem {config.filesystem}: {failure.message}", hint, code=failure.code)
+
+
+def _say(what: str) -> None:
+    """Prints, to a terminal or not: a mount goes on when nobody reads what it says."""
+    with contextlib.suppress(OSError):
+        print(what, flush=True)  # noqa: T201 - the command's own output
 
 
 def announcement(supervisor: Supervisor) -> str:
     """Where the mount is, what serves it, and what to try next."""
-    config, plan = supervisor.config, supervisor.plan
-    assert supervisor.session is not None
-    reason = f" ({supervisor.transport_reason})" if supervisor.transport == "dev_fuse" else ""
-    depth = f"{len(plan.depths)} queues of {config.queue_depth}" if supervisor.transport == "io_uring" else "no rings"
-    workers = ", ".join(
-        f"{worker.index} on " + ("every CPU" if worker.cpu is None else f"CPU {worker.cpu}") + f" (pid {worker.pid})"
-        for worker in supervisor.workers
-    )
-    where = shlex.quote(config.mountpoint)
-    command = "ringmount" if os.path.basename(sys.argv[0]) == "ringmount" and not os.path.dirname(sys.argv[0]) else sys.argv[0]
-    lines = [
-        f"ringmount: {config.name}: {config.filesystem} is mounted on {config.mountpoint}",
-        f"  transport  {supervisor.transport}{reason}, FUSE 7.{supervisor.session.minor}, {depth},"
-        f" up to {format_size(plan.buffer_bytes)} of buffers",
-        f"  workers    {workers}",
-        f"  try        ls -l {where}",
-        f"             {command} status {config.name}",
-        "  stop       Ctrl-C",
+    config = supervisor.config
+    where, name = shlex.quote(config.mountpoint), config.name
+    command = own_command(sys.argv[0])
+    facts = [
+        ("  transport", _transport(supervisor)),
+        ("  workers", _workers(supervisor)),
+        ("  try", f"ls -la {where}"),
+        ("", f"{command} status {name}"),
+        ("  stop", f"Ctrl-C, or: {command} umount {name}"),
     ]
-    return "\n".join(lines)
+    return f"ringmount: {name}: {config.filesystem} is mounted on {config.mountpoint}\n{text.pairs(facts)}"
+
+
+def _transport(supervisor: Supervisor) -> str:
+    assert supervisor.session is not None
+    protocol = f"FUSE 7.{supervisor.session.minor}"
+    if supervisor.transport != "io_uring":
+        return f"{supervisor.transport}, {protocol}; no rings: {supervisor.transport_reason}"
+    plan, depth = supervisor.plan, supervisor.config.queue_depth
+    memory = text.size(plan.buffer_bytes)
+    return f"io_uring, {protocol}; {len(plan.depths)} queues of {depth} entries, {memory} of buffers at most"
+
+
+def _workers(supervisor: Supervisor) -> str:
+    workers = supervisor.workers
+    if len(workers) > MANY:
+        return f"{len(workers)}, each pinned to its CPU (ringmount status {supervisor.config.name} lists them)"
+    return "; ".join(
+        f"worker {worker.index} on {'any CPU' if worker.cpu is None else f'CPU {worker.cpu}'}, pid {worker.pid}"
+        for worker in workers
+    )
+
+
+def own_command(started_as: str) -> str:
+    """What a user types to call this command again; `started_as` is sys.argv[0]."""
+    name = os.path.basename(started_as)
+    if name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m ringmount.daemon"
+    found = shutil.which(name)
+    if found is not None and os.path.realpath(found) == os.path.realpath(started_as):
+        return name
+    return shlex.quote(started_as)

@@ -4,141 +4,184 @@ import json
 import time
 from typing import Any
 
-from ringmount.config.units import format_size
-from ringmount.daemon import control, mounting, places
+import msgspec
+import psutil
+
+from ringmount.config.errors import one_line
+from ringmount.daemon import client, places, text
 from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.places import Known
+
+HEADING = ("NAME", "USER", "MOUNTPOINT", "FILESYSTEM", "TRANSPORT", "WORKERS", "REQUESTS", "UP")
+WORKER_HEADING = ("WORKER", "CPU", "PID", "STATE", "REQUESTS", "ERRORS", "READ", "WRITTEN", "BUSY", "DEATHS", "RSS")
+NO_SERVER = "no server answers for it"
 
 
-def show(name: str | None, as_json: bool) -> None:
-    """Prints one mount's status, or all mounts'. Raises Failure for a name that is not running."""
+class WorkerStatus(msgspec.Struct):
+    """One worker, as its supervisor describes it."""
+
+    index: int
+    cpu: int | None
+    pid: int | None
+    state: str
+    requests: int
+    errors: int
+    bytes_read: int
+    bytes_written: int
+    in_flight: int
+    deaths: int
+
+
+class MountStatus(msgspec.Struct):
+    """One mount, as its supervisor describes it."""
+
+    name: str
+    mountpoint: str
+    filesystem: str
+    pid: int
+    since: float
+    transport: str
+    transport_reason: str
+    protocol: str | None
+    queues: int
+    queue_depth: int
+    buffer_bytes: int
+    nodes: int | None
+    workers: list[WorkerStatus]
+    counts: dict[str, int]
+
+
+class Found(msgspec.Struct):
+    """A mount and what its supervisor says of it, or why that is nothing."""
+
+    known: Known
+    status: MountStatus | None = None
+    raw: dict[str, Any] | None = None
+    """The status with what this version does not know of."""
+    error: str = NO_SERVER
+
+    @property
+    def mountpoint(self) -> str:
+        """Where it is, or was."""
+        return self.known.mountpoints[0] if self.status is None else self.status.mountpoint
+
+
+def show(name: str | None, as_json: bool) -> str:
+    """The text of one mount's status, or of all mounts'. Raises Failure for a name that is not running."""
     if name is not None:
-        found = [_ask(name)]
-    else:
-        found = [_ask_or_dead(each) for each in _names()]
+        found = choose(name)
+        return json.dumps(_as_json(found), indent=2) if as_json else details(found)
+    everything = [each for known in places.known() if (each := look_at(known))]
     if as_json:
-        print(json.dumps(found[0] if name is not None else found, indent=2))
-    elif name is not None:
-        print(details(found[0]))
-    else:
-        print(table(found) if found else "no mount is running")
+        return json.dumps([_as_json(each) for each in everything], indent=2)
+    return table(everything) if everything else "no mount is running"
 
 
-def _names() -> list[str]:
-    folder = places.runtime_folder()
-    sockets = {path.stem for path in folder.glob("*.sock")} if folder.is_dir() else set()
-    return sorted(sockets | {mount.name for mount in mounting.ringmount_mounts()})
+def choose(name: str) -> Found:
+    """The first mount of that name that serves. Raises Failure if none does."""
+    known = places.known()
+    found = [each for one in known if one.identity.name == name and (each := look_at(one))]
+    for each in found:
+        if each.status is not None:
+            return each
+    for each in found:
+        hint = f"if its server is dead, clear it with: ringmount umount {name}"
+        raise Failure(f"{name} on {each.mountpoint}: {each.error}", hint, code=ExitCode.NO_SUCH_MOUNT)
+    names = ", ".join(dict.fromkeys(one.identity.name for one in known if look_at(one)))
+    raise Failure(f"no mount named {name} is running", f"running: {names or 'none'}", code=ExitCode.NO_SUCH_MOUNT)
 
 
-def _ask(name: str) -> dict[str, Any]:
+def look_at(known: Known) -> Found | None:
+    """What its supervisor says; None for a socket that nobody answers any more."""
+    identity = known.identity
     try:
-        return dict(control.ask(places.socket_path(name), "status"))
+        with client.Connection(identity.socket, identity.owner) as connection:
+            raw = connection.ask("status")
+        status = checked(identity.name, raw)
+    except client.NotRunning:
+        return Found(known) if known.mountpoints else None
     except Failure as failure:
-        dead = [mount for mount in mounting.ringmount_mounts() if mount.name == name]
-        if failure.code is ExitCode.NO_SUCH_MOUNT and dead:
-            raise Failure(
-                f"{name} is mounted on {dead[0].mountpoint}, but no server of yours answers for it",
-                f"ringmount umount {name} clears it away if the server is dead",
-                code=ExitCode.NO_SUCH_MOUNT,
-            ) from failure
-        if failure.code is ExitCode.NO_SUCH_MOUNT:
-            running = ", ".join(_names())
-            raise Failure(
-                f"no mount named {name} is running", f"running are: {running or 'none'}", code=failure.code
-            ) from failure
-        raise
+        return Found(known, error=failure.message)
+    if known.mountpoints and status.mountpoint not in known.mountpoints:
+        return Found(known)  # a dead one of the same name as one that runs
+    return Found(known, status, raw)
 
 
-def _ask_or_dead(name: str) -> dict[str, Any]:
+def checked(name: str, raw: object) -> MountStatus:
+    """A supervisor's answer, which may be another user's. Raises Failure if it is none."""
     try:
-        return _ask(name)
-    except Failure as failure:
-        mountpoint = next((m.mountpoint for m in mounting.ringmount_mounts() if m.name == name), "-")
-        return {"name": name, "mountpoint": mountpoint, "error": str(failure)}
+        return msgspec.convert(raw, MountStatus)
+    except msgspec.ValidationError as error:
+        raise Failure(f"the supervisor of {name} answered nonsense: {error}") from error
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def _as_json(found: Found) -> dict[str, Any]:
+    user = found.known.identity.user
+    if found.raw is not None:
+        return {**found.raw, "user": user}
+    return {"name": found.known.identity.name, "mountpoint": found.mountpoint, "user": user, "error": found.error}
+
+
+def table(found: list[Found]) -> str:
     """One line a mount."""
-    rows = [("NAME", "MOUNTPOINT", "FILESYSTEM", "TRANSPORT", "WORKERS", "REQUESTS", "ERRORS")]
-    for mount in found:
-        if "error" in mount:
-            rows.append((mount["name"], mount["mountpoint"], "no answer", "-", "-", "-", "-"))
+    rows = [HEADING]
+    for each in found:
+        status, who = each.status, (each.known.identity.name, each.known.identity.user)
+        if status is None:
+            rows.append((*who, one_line(each.mountpoint), f"({each.error})", "-", "-", "-", "-"))
             continue
-        workers = mount["workers"]
-        serving = sum(worker["state"] == "serving" for worker in workers)
+        serving = sum(worker.state == "serving" for worker in status.workers)
         rows.append(
             (
-                mount["name"],
-                mount["mountpoint"],
-                mount["filesystem"],
-                mount["transport"] or "-",
-                f"{serving}/{len(workers)}",
-                str(sum(worker["requests"] for worker in workers)),
-                str(sum(worker["errors"] for worker in workers)),
+                *who,
+                one_line(status.mountpoint),
+                one_line(status.filesystem),
+                one_line(status.transport) or "-",
+                f"{serving}/{len(status.workers)}",
+                str(sum(worker.requests for worker in status.workers)),
+                text.duration(time.time() - status.since),
             )
         )
-    return _align(rows)
+    return text.table(rows)
 
 
-def details(mount: dict[str, Any]) -> str:
-    """Everything about one mount."""
-    reason = f" ({mount['transport_reason']})" if mount["transport_reason"] else ""
-    counts = mount["counts"]
-    head = [
-        ("mount", f"{mount['name']}: {mount['filesystem']} on {mount['mountpoint']}"),
-        ("supervisor", f"pid {mount['pid']}, up {_duration(time.time() - mount['since'])}"),
-        ("transport", f"{mount['transport']}{reason}, FUSE {mount['protocol']}, {mount['queues']} queues"),
-        ("buffers", f"up to {format_size(mount['buffer_bytes'])}"),
-        ("nodes", "kept by the filesystem" if mount["nodes"] is None else str(mount["nodes"])),
-        ("forgets", f"{counts['forgets']}, interrupts {counts['interrupts']}, notifications {counts['notifications']}"),
+def details(found: Found) -> str:
+    """Everything about one mount that serves."""
+    status, user = found.status, found.known.identity.user
+    assert status is not None
+    reason = f" ({status.transport_reason})" if status.transport_reason else ""
+    counts = ", ".join(f"{count} {one_line(name)}" for name, count in status.counts.items())
+    facts = [
+        ("mount", f"{status.filesystem} on {status.mountpoint}"),
+        ("server", f"pid {status.pid}, user {user}, up {text.duration(time.time() - status.since)}"),
+        ("transport", f"{status.transport or 'not chosen yet'}{reason}, FUSE {status.protocol or '-'}"),
+        ("buffers", f"{status.queues} queues of {status.queue_depth}, {text.size(status.buffer_bytes)} at most"),
+        ("nodes", "kept by the filesystem itself" if status.nodes is None else str(status.nodes)),
+        ("kernel", counts),
     ]
-    rows = [("WORKER", "CPU", "PID", "STATE", "REQUESTS", "ERRORS", "READ", "WRITTEN", "IN FLIGHT", "DEATHS", "RSS")]
-    for worker in mount["workers"]:
-        rows.append(
-            (
-                str(worker["index"]),
-                "any" if worker["cpu"] is None else str(worker["cpu"]),
-                str(worker["pid"] or "-"),
-                worker["state"],
-                str(worker["requests"]),
-                str(worker["errors"]),
-                _bytes(worker["bytes_read"]),
-                _bytes(worker["bytes_written"]),
-                str(worker["in_flight"]),
-                str(worker["deaths"]),
-                _rss(worker["pid"]),
-            )
-        )
-    width = max(len(key) for key, _ in head)
-    return "\n".join([*(f"{key:<{width}}  {value}" for key, value in head), "", _align(rows)])
+    rows = [WORKER_HEADING, *(_worker_row(worker) for worker in status.workers)]
+    head = text.pairs([(name, one_line(value)) for name, value in facts])
+    return f"{head}\n\n{text.table(rows)}"
 
 
-def _align(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
-
-
-def _bytes(size: int) -> str:
-    value, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):  # noqa: B007
-        if value < 1024:
-            break
-        value /= 1024
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def _duration(seconds: float) -> str:
-    whole = int(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+def _worker_row(worker: WorkerStatus) -> tuple[str, ...]:
+    return (
+        str(worker.index),
+        "any" if worker.cpu is None else str(worker.cpu),
+        str(worker.pid or "-"),
+        one_line(worker.state),
+        str(worker.requests),
+        str(worker.errors),
+        text.size(worker.bytes_read),
+        text.size(worker.bytes_written),
+        str(worker.in_flight),
+        str(worker.deaths),
+        _rss(worker.pid),
+    )
 
 
 def _rss(pid: int | None) -> str:
-    import psutil
-
     try:
-        return "-" if pid is None else _bytes(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
+        return "-" if not pid else text.size(psutil.Process(pid).memory_info().rss)
+    except (psutil.Error, ValueError, OverflowError):
         return "-"

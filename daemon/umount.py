@@ -1,57 +1,104 @@
-"""`ringmount umount`: stops a mount, or clears away what a dead server left."""
+"""`ringmount umount`: stops a mount, or clears away what a dead server left.
 
+The rule a change must keep: the process that gets a signal is the one that the kernel says listens on the mount's
+socket, never a number that was read somewhere; and nothing here touches a mountpoint.
+"""
+
+import contextlib
 import os
+import select
 import signal
-import time
+from collections.abc import Iterator
 
-from ringmount.daemon import control, mountinfo, mounting, places
+from ringmount.daemon import client, control, liveness, mountinfo, mounting, places
 from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.places import Known
+from ringmount.daemon.status import checked
 
 PATIENCE = 30.0
 """Seconds for a supervisor to unmount and end."""
+LOOK_PATIENCE = 5.0
+"""Seconds for looking at a path, which may hang."""
 
 
-def umount(name: str) -> None:
-    """Stops the mount of this name or mountpoint. Raises Failure."""
-    found = [m for m in mounting.ringmount_mounts() if name in (m.name, m.mountpoint, os.path.abspath(name))]
-    mount_name = found[-1].name if found else name
-    pid = _supervisor(mount_name)
-    if pid is not None:
-        _stop(mount_name, pid)
-        return
+def umount(wanted: str) -> str:
+    """Stops the mount of this name or mountpoint; returns a line that says what was done. Raises Failure."""
+    known = _choose(wanted)
+    identity = known.identity
+    try:
+        connection = client.Connection(identity.socket, identity.owner)
+    except client.NotRunning:
+        return _clear(known)
+    with connection, _process(connection) as pidfd:
+        mountpoint = checked(identity.name, connection.ask("status")).mountpoint
+        if known.mountpoints and mountpoint not in known.mountpoints:
+            return _clear(known)  # a dead one of the same name as one that runs
+        _stop(connection, pidfd)
+    return f"ringmount: {identity.name}: unmounted from {mountpoint}"
+
+
+def _choose(wanted: str) -> Known:
+    all_known = [each for each in places.known() if each.mountpoints or client.is_answered(each.identity.socket)]
+    path = _resolved(wanted) if "/" in wanted else None
+    found = [each for each in all_known if path in each.mountpoints or each.identity.name == wanted]
     if not found:
-        running = ", ".join(sorted({m.name for m in mounting.ringmount_mounts()}))
-        raise Failure(
-            f"there is no mount {name}", f"mounted are: {running or 'none'}", code=ExitCode.NO_SUCH_MOUNT
-        )
-    mounting.unmount(found[-1].mountpoint)
-    print(f"ringmount: {mount_name}: cleared {found[-1].mountpoint}; its server was gone")
+        names = ", ".join(dict.fromkeys(each.identity.name for each in all_known))
+        raise Failure(f"there is no mount {wanted}", f"mounted: {names or 'none'}", code=ExitCode.NO_SUCH_MOUNT)
+    owners = {each.identity.owner for each in found}
+    if len(owners) > 1 and found[0].identity.owner not in (0, os.geteuid()):
+        where = ", ".join(each.mountpoints[0] for each in found)
+        hint = f"name one by its mountpoint: {where}"
+        raise Failure(f"several users have a mount {wanted}", hint, code=ExitCode.NO_SUCH_MOUNT)
+    running = [each for each in found if client.is_answered(each.identity.socket)]
+    return (running or found)[0] if path is None else found[-1]  # of those at one place, the topmost
 
 
-def _supervisor(name: str) -> int | None:
+def _resolved(path: str) -> str:
+    """The path as the mount table has it. Mountpoints are not looked at, for their servers may hang."""
+    path = os.path.abspath(path)
+    untouchable = [entry.mountpoint for entry in mountinfo.read() if entry.is_fuse or entry.fstype == "autofs"]
+    (facts,) = liveness.ask([["examine", path, *untouchable]], LOOK_PATIENCE)
+    return str(facts.get("path", path))
+
+
+@contextlib.contextmanager
+def _process(connection: client.Connection) -> Iterator[int]:
+    """A pidfd of the process that listens. It is still that process if the connection answers afterwards."""
+    if not connection.pid:
+        raise Failure(f"the supervisor of {connection.name} runs in another PID namespace", "stop it there")
     try:
-        return int(control.ask(places.socket_path(name), "status")["pid"])
-    except Failure as failure:
-        if failure.code is ExitCode.NO_SUCH_MOUNT:
-            return None
-        raise
-
-
-def _stop(name: str, pid: int) -> None:
+        pidfd = os.pidfd_open(connection.pid)
+    except OSError as error:
+        raise Failure(f"the supervisor of {connection.name} has ended meanwhile", "repeat this") from error
     try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-        deadline = time.monotonic() + PATIENCE
-        import select
-
-        if not select.select([pidfd], [], [], deadline - time.monotonic())[0]:
-            raise Failure(f"{name} does not end", f"see its log, or kill -9 {pid} and repeat this")
-    except PermissionError as error:
-        raise Failure(f"no permission to stop {name} (pid {pid})", code=ExitCode.PERMISSION) from error
+        yield pidfd
     finally:
         os.close(pidfd)
-    left = mountinfo.find(name)
-    print(f"ringmount: {name}: unmounted" + ("" if left is None else f" ({left.mountpoint} is still there)"))
+
+
+def _stop(connection: client.Connection, pidfd: int) -> None:
+    """Ends the supervisor as Ctrl-C would, and waits for its end."""
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise Failure(
+            f"no permission to stop {connection.name}, which is another user's",
+            "run this as that user, or as root",
+            code=ExitCode.PERMISSION,
+        ) from error
+    if not select.select([pidfd], [], [], PATIENCE)[0]:
+        raise Failure(
+            f"{connection.name} has not ended for {PATIENCE:g} s",
+            f"see its log; or give it up: kill -9 {connection.pid}, then repeat this",
+        )
+
+
+def _clear(known: Known) -> str:
+    """Unmounts what nobody serves."""
+    for mountpoint in known.mountpoints:
+        mounting.unmount(mountpoint)
+    control.remove_stale(known.identity.socket)
+    where = " and ".join(known.mountpoints)
+    return f"ringmount: {known.identity.name}: cleared {where}; no server answered for it"

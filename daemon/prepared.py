@@ -1,0 +1,80 @@
+"""From a mount's file to everything that is known of the mount before it is made: for `run` and for `check`.
+
+The rule a change must keep: nothing is mounted or left running, and whatever is wrong with the file, also for this
+machine, this user or this filesystem, is told with its line, column and key path.
+"""
+
+import os
+import pwd
+from dataclasses import dataclass
+
+from ringmount.config.errors import ConfigError
+from ringmount.config.load import Document, read_document
+from ringmount.config.model import MountConfig
+from ringmount.daemon import machine, probe
+from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.machine import Cpus
+from ringmount.workers.api import HandlePolicy
+from ringmount.workers.arena import Plan
+from ringmount.workers.messages import Description
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A mount that could be made. `search`: the file's folder, where the filesystem's module is looked for as well."""
+
+    document: Document
+    config: MountConfig
+    search: str
+    description: Description
+    cpus: Cpus
+    worker_cpus: tuple[int, ...]
+    plan: Plan
+
+    @property
+    def policy(self) -> HandlePolicy:
+        """How the filesystem's handles are understood in other workers."""
+        return HandlePolicy(self.description.handle_policy)
+
+
+def prepare(path: str) -> Prepared:
+    """Reads and checks the file. Raises ConfigError, Failure."""
+    document = read_document(path)
+    config = document.config()
+    _check_user(document, config)
+    search = os.path.dirname(os.path.abspath(path))
+    description = probe.describe(config, search)
+    if isinstance(description, probe.Refusal):
+        raise _refused(document, config, description)
+    if description.needs_root and config.user is not None:
+        message = f"{config.filesystem} acts with each caller's rights and cannot run as {config.user}"
+        raise document.error("user", message, "remove the key")
+    cpus = machine.cpus()
+    try:
+        workers = machine.worker_cpus(config, cpus, description.handle_policy == HandlePolicy.SINGLE.value)
+        plan = machine.plan(config, cpus, workers)
+    except machine.BadSetting as bad:
+        raise Failure(str(document.error(bad.key, bad.message, bad.hint)), code=bad.code) from bad
+    return Prepared(document, config, search, description, cpus, workers, plan)
+
+
+def _check_user(document: Document, config: MountConfig) -> None:
+    if config.user is None:
+        return
+    try:
+        uid = pwd.getpwnam(config.user).pw_uid
+    except KeyError:
+        raise document.error("user", f"there is no user {config.user}", "see: getent passwd") from None
+    if os.geteuid() not in (0, uid):
+        raise document.error("user", "only root can run workers as another user", "remove the key, or run as root")
+
+
+def _refused(document: Document, config: MountConfig, refusal: probe.Refusal) -> ConfigError | Failure:
+    if refusal.validation:
+        error = document.error_from_validation("options", refusal.validation)
+        error.hint = refusal.message.partition("; ")[2] or error.hint
+        return error
+    if refusal.path != "filesystem":
+        return document.error(refusal.path, refusal.message)
+    as_whom = f"it was looked for as the user {config.user}" if config.user and os.geteuid() == 0 else ""
+    return Failure(str(document.error("filesystem", refusal.message, as_whom)), code=ExitCode.FILESYSTEM)
