@@ -102,8 +102,9 @@ class Engine:
         self._words = self._journal.cast("I")
         self._longs = self._journal.cast("Q")
         self._requests = {index: self._request(index) for index in arena.entries_of(worker)}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._tasks: dict[int, asyncio.Task[Answer]] = {}
         self._pool = ThreadPoolExecutor(filesystem.threads, "handler") if filesystem.threads else None
+        self._interruptible = filesystem.interrupt_sync
         self._running: Request | None = None
         self._operations: dict[int, tuple[asyncio.Future[int], Any]] = {}
         self._next_token = FUTURES
@@ -188,23 +189,40 @@ class Engine:
             return
         self._words[index * WORDS + STATE_AT // 4] = STARTED
         if handler.is_async:
-            self._start(request, self._await(request, handler))
+            if self._is_interrupted(request):
+                self.reply(index, errno.EINTR, 0)
+            else:
+                self._start(request, self._await(request, handler))
         elif self._pool is not None and handler.implemented:
             self._start(request, self._in_pool(request, handler, self._pool))
         else:
             try:
-                self._running = request
-                result = handler.call(request)
-                self._running = None
+                if self._interruptible:
+                    result = self._call_interruptibly(request, handler)
+                else:
+                    result = handler.call(request)
                 answer = handler.finish(request, result)
             except BaseException as error:
-                self._running = None
                 self._failed(request, error)
             else:
-                if type(answer) is int:
-                    self.reply(index, 0, answer)
-                else:
-                    self._defer(request, answer)
+                self._answered(request, answer)
+
+    def _call_interruptibly(self, request: Request, handler: Handler) -> Any:
+        """Runs a plain method so that `interrupt_running` can end it. Raises what it raises."""
+        # The signal may come at any bytecode, in the finally clause too: whatever it raises there is the method's.
+        try:
+            self._running = request
+            if self._is_interrupted(request):  # while it waited behind another one: no second signal will come
+                raise InterruptedError(errno.EINTR, "interrupted")
+            return handler.call(request)
+        finally:
+            self._running = None
+
+    def _answered(self, request: Request, answer: Answer) -> None:
+        if type(answer) is int:
+            self.reply(request.index, 0, answer)
+        else:
+            self._defer(request, answer)
 
     def reply(self, index: int, error: int, size: int) -> None:
         """Makes an entry's answer complete: `error` 0 or an errno, `size` bytes of payload."""
@@ -251,7 +269,18 @@ class Engine:
 
     def _start(self, request: Request, coroutine: Coroutine[Any, Any, Answer]) -> None:
         assert self.loop is not None
-        self._tasks[request.index] = self.loop.create_task(self._answer_later(request, coroutine))
+        task = self._tasks[request.index] = self.loop.create_task(coroutine)
+        task.add_done_callback(lambda task: self._ended(request, task))
+
+    def _ended(self, request: Request, task: asyncio.Task[Answer]) -> None:
+        """A coroutine is done; it may have been cancelled before it ran at all."""
+        del self._tasks[request.index]
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            self._answered(request, task.result())
+        else:
+            self._failed(request, error)
+        self.wake()
 
     async def _await(self, request: Request, handler: Handler) -> Answer:
         return handler.finish(request, await handler.call(request))
@@ -260,20 +289,6 @@ class Engine:
         assert self.loop is not None
         return handler.finish(request, await self.loop.run_in_executor(pool, handler.call, request))
 
-    async def _answer_later(self, request: Request, coroutine: Coroutine[Any, Any, Answer]) -> None:
-        try:
-            answer = await coroutine
-        except BaseException as error:
-            del self._tasks[request.index]
-            self._failed(request, error)
-        else:
-            del self._tasks[request.index]
-            if type(answer) is int:
-                self.reply(request.index, 0, answer)
-            else:
-                self._defer(request, answer)
-        self.wake()
-
     def interrupt(self, index: int, unique: int) -> None:
         """The request's caller got a signal: its coroutine is cancelled; others can ask `Context.interrupted`."""
         request = self._requests.get(index)
@@ -281,7 +296,8 @@ class Engine:
             return
         self._longs[(index * JOURNAL_SIZE + INTERRUPTED_AT) // 8] = unique
         task = self._tasks.get(index)
-        if task is not None and self._pool is None:
+        handler = self._handlers[request.opcode]
+        if task is not None and handler is not None and handler.is_async:
             task.cancel()
 
     def _is_interrupted(self, request: Request) -> bool:

@@ -20,6 +20,9 @@ from ringmount.daemon import control, places
 PATIENCE = 10.0
 """Seconds for a client's call, and for what is waited for."""
 
+_kept: list["subprocess.Popen[str]"] = []
+"""Clients that could not be killed: a reference, lest the interpreter complain of them."""
+
 
 @contextlib.contextmanager
 def serve_class(folder: Path, name: str, **settings: Any) -> Iterator[ServedMount]:
@@ -85,10 +88,15 @@ class Client:
         return out
 
     def end(self) -> None:
-        """Kills it if it still runs."""
+        """Kills it if it still runs. One that the mount keeps is left to die with the mount."""
         self.process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.communicate(timeout=PATIENCE)
+        try:
+            self.process.communicate(timeout=1)
+        except subprocess.TimeoutExpired:
+            for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+                assert pipe is not None
+                pipe.close()
+            _kept.append(self.process)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from ringmount.workers.abi import OpenReply
 from ringmount.workers.api import (
     ROOT,
     Attr,
@@ -27,7 +28,14 @@ from ringmount.workers.api import (
     HandlePolicy,
     Mount,
     NodeId,
+    Opened,
+    ReadFrom,
+    SetAttr,
+    SyncOf,
+    WriteTo,
 )
+
+FOPEN_DIRECT_IO = int(OpenReply.DIRECT_IO)
 
 FILES = 64
 SIZE = 64 << 10
@@ -140,3 +148,151 @@ class Shared(Tree):
         name = self.mount.nodes.value(node)
         self.say("read", name.decode())
         return super().read(ctx, NodeId(int(name[1:]) + 2), fh, offset, buffer)
+
+
+class Backed(Tree):
+    """Every file shows the file `backing` of the folder; the worker's ring does the work."""
+
+    def start(self) -> None:
+        self.fd = self.mount.own_fd(os.open(self.folder / "backing", os.O_RDWR | os.O_CLOEXEC))
+
+    def attr(self, node: NodeId) -> Attr:
+        found = super().attr(node)
+        if node != ROOT:
+            found.st_size = os.fstat(self.fd).st_size
+        return found
+
+    def setattr(self, ctx: Context, node: NodeId, changes: SetAttr, fh: Handle | None) -> Any:
+        if changes.size is not None:
+            os.ftruncate(self.fd, changes.size)
+        return self.attr(node)
+
+    def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
+        return Opened(flags=FOPEN_DIRECT_IO)
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        return ReadFrom(self.fd, offset)
+
+    def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> Any:
+        return WriteTo(self.fd, offset)
+
+    def fsync(self, ctx: Context, node: NodeId, fh: Handle, datasync: bool) -> Any:
+        self.say("fsync", datasync)
+        return SyncOf(self.fd, datasync)
+
+
+class BadBacked(Backed):
+    """The same with a descriptor that does not exist."""
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        return ReadFrom(999_999, offset)
+
+    def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> Any:
+        return WriteTo(999_999, offset)
+
+    def fsync(self, ctx: Context, node: NodeId, fh: Handle, datasync: bool) -> Any:
+        return SyncOf(999_999, datasync)
+
+
+class AsyncBacked(Backed):
+    """The same with coroutines and `mount.io`."""
+
+    async def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
+        return await self.mount.io.read(self.fd, buffer, offset)
+
+    async def write(
+        self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int
+    ) -> int:
+        return await self.mount.io.write(self.fd, data, offset)
+
+    async def fsync(self, ctx: Context, node: NodeId, fh: Handle, datasync: bool) -> None:
+        self.say("fsync", datasync)
+        await self.mount.io.fsync(self.fd, datasync)
+
+
+class BadAsyncBacked(AsyncBacked):
+    """The same with a descriptor that does not exist."""
+
+    def start(self) -> None:
+        super().start()
+        self.good, self.fd = self.fd, 999_999
+
+    def attr(self, node: NodeId) -> Attr:
+        return Tree.attr(self, node)
+
+
+class ThreadGate(Tree):
+    """Reads wait for `go`, each on a thread."""
+
+    threads = 6
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
+        self.say("begin", node)
+        while not self.may_go():
+            time.sleep(0.005)
+        self.say("end", node)
+        return int(super().read(ctx, node, fh, offset, buffer))
+
+
+class DirectGate(AsyncGate):
+    """`AsyncGate` whose readers wait for the request itself, not for a page, and so can be interrupted."""
+
+    def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
+        return Opened(flags=FOPEN_DIRECT_IO)
+
+
+class StubbornGate(DirectGate):
+    """Its coroutines clean up, slowly, when they are cancelled, and end with a result of their own."""
+
+    async def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
+        try:
+            return await super().read(ctx, node, fh, offset, buffer)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.01)
+            buffer[:7] = b"partial"
+            return 7
+
+
+class ThreadsThatAsk(Tree):
+    """Threads that ask whether their caller was interrupted."""
+
+    threads = 2
+
+    def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
+        return Opened(flags=FOPEN_DIRECT_IO)
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
+        self.say("begin", node)
+        while not self.may_go():
+            if ctx.interrupted:
+                self.say("interrupted", node)
+                raise OSError(errno.EINTR, "interrupted")
+            time.sleep(0.005)
+        return int(super().read(ctx, node, fh, offset, buffer))
+
+
+class Sleepers(Tree):
+    """Plain methods that sleep for a minute, unless they are interrupted."""
+
+    interrupt_sync = True
+
+    def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
+        return Opened(flags=FOPEN_DIRECT_IO)
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
+        self.say("begin", node)
+        try:
+            deadline = time.monotonic() + 60
+            while not self.may_go() and time.monotonic() < deadline:
+                time.sleep(0.01)
+                self.say("tick")
+        except InterruptedError:
+            self.say("interrupted", node)
+            raise
+        return int(super().read(ctx, node, fh, offset, buffer))
+
+
+class Deaf(Sleepers):
+    """The same, without having asked for interruption."""
+
+    interrupt_sync = False
