@@ -209,6 +209,10 @@ class FakeMount:
         self.own_fds.add(fd)
         return fd
 
+    def disown_fd(self, fd: int) -> int:
+        self.own_fds.remove(fd)
+        return fd
+
 
 class FakeDirectoryBuffer:
     """Takes the entries that fit into `size` bytes: each a struct fuse_dirent (24), its name and padding."""

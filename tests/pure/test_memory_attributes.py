@@ -359,6 +359,9 @@ def test_root_may_search_any_folder() -> None:
 def test_who_may_not_search_a_folder_finds_nothing(guarded: Driver) -> None:
     assert error_of(lambda: guarded.find(b"alice", b"file", ctx=BOB)) == errno.EACCES
     guarded.find(b"alice", b"file", ctx=FakeContext(uid=5, gid=2000))
+    for name in (b"alice", b"missing"):
+        timeout = guarded.fs.lookup(ROOT_USER, ROOT, name).entry_timeout
+        assert timeout == 0, "or the kernel would show the name to others without asking"
 
 
 def test_who_may_not_write_to_a_folder_makes_and_removes_nothing(guarded: Driver) -> None:
@@ -439,6 +442,7 @@ def test_who_makes_a_file_may_write_to_it_whatever_its_mode() -> None:
         (SetAttr(gid=2000), ALICE, None),
         (SetAttr(gid=3000), ALICE, errno.EPERM),
         (SetAttr(gid=1001), BOB, errno.EPERM),
+        (SetAttr(uid=1000, gid=2000), FakeContext(uid=1000, gid=1000), None),
         (SetAttr(atime_ns=1), BOB, errno.EPERM),
         (SetAttr(atime_ns=NOW, mtime_ns=1), BOB, errno.EPERM),
         (SetAttr(atime_ns=NOW, mtime_ns=NOW), BOB, errno.EACCES),

@@ -123,9 +123,8 @@ class Attributes(Base):
         if not isinstance(inode, File):
             raise OSError(errno.EISDIR if isinstance(inode, Folder) else errno.EINVAL, "not a regular file")
         check_end(size)
-        if size != inode.st_size:
-            inode.chunks.resize(size)
-            inode.st_mtime_ns = now
+        inode.chunks.resize(size)
+        inode.st_mtime_ns = now
 
     def _chmod(self, inode: Inode, mode: int) -> None:
         inode.st_mode = stat.S_IFMT(inode.st_mode) | stat.S_IMODE(mode)

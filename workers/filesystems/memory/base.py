@@ -49,6 +49,8 @@ class Base(Filesystem):
         self.clock: Callable[[], int] = time.time_ns
         self.space = Space(options.size_limit(), options.inode_limit())
         self.permission = ByKernel() if mount.default_permissions else ByMode()
+        # The kernel shows a name that it remembers to everybody, so where it does not check it must not remember.
+        self._entry_timeout = None if mount.default_permissions else 0.0
         self._numbers = count(ROOT)
         self._inodes: dict[int, Inode] = {}
         uid = os.getuid() if options.uid is None else options.uid
@@ -102,7 +104,7 @@ class Base(Filesystem):
     def _entry(self, inode: Inode) -> Entry:
         """The answer that names the object, taking a reference for the kernel."""
         inode.is_known = True
-        return Entry(inode.st_ino, inode)
+        return Entry(inode.st_ino, inode, 0, self._entry_timeout)
 
     def _modified(self, ctx: Context, inode: Inode, kill_suidgid: bool) -> None:
         """The caller changed the contents."""

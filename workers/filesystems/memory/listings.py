@@ -42,9 +42,9 @@ class Listings(Base):
             if not out.add(name, Entry(0, its), place):
                 return
         for place, name, inode in folder.after(offset):
-            if not out.add(name, Entry(inode.st_ino, inode), place):
+            if not out.fits(name):
                 return
-            inode.is_known = True
+            out.add(name, self._entry(inode), place)
 
     def releasedir(self, ctx: Context, node: NodeId, fh: Handle) -> None:
         self._closed(fh)

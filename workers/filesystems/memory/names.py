@@ -13,9 +13,6 @@ from ringmount.workers.filesystems.memory.permission import W, X, is_member
 MAX_TARGET = 4095
 """Bytes in a symbolic link's target: PATH_MAX without its NUL."""
 
-NO_SUCH_NAME = Entry(0, None)
-"""Lets the kernel remember it, for as long as the mount's `timeouts.negative` says."""
-
 
 class Names(Base):
     """What a caller makes is the caller's; a setgid folder passes on its group, a default list its rules."""
@@ -28,7 +25,7 @@ class Names(Base):
         inode = self._inode(folder.parent.st_ino) if name == b".." else folder.get(name)
         if inode is None:
             self._check_length(name)
-            return NO_SUCH_NAME
+            return Entry(0, None, 0, self._entry_timeout)
         return self._entry(inode)
 
     def readlink(self, ctx: Context, node: NodeId) -> bytes:

@@ -1,7 +1,6 @@
 """Who may do what: left to the kernel, or decided by mode and owner as the kernel would.
 
-The second is for mounts whose `default_permissions` is off. What the kernel has cached it shows without
-asking: a name that one user looked up is there for another who may not search the folder.
+The second is for mounts whose `default_permissions` is off.
 """
 
 import errno
@@ -81,7 +80,9 @@ class ByMode(ByKernel):
             return
         is_owner = ctx.uid == inode.st_uid
         new_owner = changes.uid is not None and not (is_owner and changes.uid == inode.st_uid)
-        new_group = changes.gid is not None and not (is_owner and is_member(ctx, changes.gid))
+        new_group = changes.gid is not None and not (
+            is_owner and (changes.gid == inode.st_gid or is_member(ctx, changes.gid))
+        )
         if new_owner or new_group or (changes.mode is not None and not is_owner):
             raise OSError(errno.EPERM, "not the owner")
         times = {changes.atime_ns, changes.mtime_ns} - {None}
