@@ -11,9 +11,11 @@ import logging
 import os
 import signal
 import socket
-from collections import OrderedDict
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Hashable
 
-from ringmount.workers import abi
+from ringmount.workers import abi, codec
 from ringmount.workers._native import lib
 from ringmount.workers.abi import Notify
 
@@ -22,39 +24,98 @@ log = logging.getLogger(__name__)
 CODE_AT = abi.FUSE_OUT_HEADER.offsets["error"]
 BODY_AT = abi.FUSE_OUT_HEADER.size
 INODE = abi.FUSE_NOTIFY_INVAL_INODE_OUT.struct
+STORE = abi.FUSE_NOTIFY_STORE_OUT.struct
+MAX_BYTES = 8 << 20
+"""A queue that is longer takes no more data (STORE): its writer may be stuck until a request is answered."""
 MAX_IN_HAND = 32
 """Notifications handed to the writer at a time: the others can still be merged."""
 
 
 class Queue:
-    """Notifications that wait, oldest first, without duplicates."""
+    """Notifications that wait, oldest first, without duplicates.
+
+    All kinds but STORE only drop something, so that one which waits covers an equal one that comes later: it is
+    delivered after both changes. STORE puts something in place: it is never merged, and an INVAL_INODE is not merged
+    across it.
+    """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[bytes, bytes] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._stores: dict[int, list[int]] = {}
+        """By node for which a STORE waits: how many do, and how many came since none did."""
+        self._next = 0
+        self._bytes = 0
         self.merged = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, data: bytes) -> None:
-        """Adds one. What is equal to a waiting one, or covered by it, is merged."""
-        key = data
-        if int.from_bytes(data[CODE_AT : CODE_AT + 4], "little") == Notify.INVAL_INODE:
+        """Adds one. What is equal to a waiting one, or covered by it, is merged.
+
+        A STORE that would make the queue too long becomes an INVAL_INODE of its range.
+        """
+        kind = _kind(data)
+        if kind == Notify.STORE and self._bytes + len(data) > MAX_BYTES:
+            nodeid, offset, size, _ = STORE.unpack_from(data, BODY_AT)
+            data, kind = codec.notify_inval_inode(nodeid, offset, size), Notify.INVAL_INODE
+        if kind == Notify.STORE:
+            self._append(self._store_key(data), data)
+            return
+        key: Hashable = data
+        if kind == Notify.INVAL_INODE:
             nodeid, offset, length = INODE.unpack_from(data, BODY_AT)
-            whole = data[:BODY_AT] + INODE.pack(nodeid, 0, 0)
+            _, era = self._stores.get(nodeid, (0, 0))
+            whole = (nodeid, era)
             if whole in self._waiting:
                 self.merged += 1
                 return
-            if offset == 0 and length <= 0:
-                key = whole
+            key = whole if offset == 0 and length <= 0 else (nodeid, offset, length, era)
         if key in self._waiting:
             self.merged += 1
             return
+        self._append(key, data)
+
+    def _store_key(self, data: bytes) -> Hashable:
+        counts = self._stores.setdefault(STORE.unpack_from(data, BODY_AT)[0], [0, 0])
+        counts[0] += 1
+        counts[1] += 1
+        return self._unique()
+
+    def _unique(self) -> Hashable:
+        self._next += 1
+        return (self._next,)
+
+    def _append(self, key: Hashable, data: bytes) -> None:
         self._waiting[key] = data
+        self._bytes += len(data)
 
     def take(self) -> bytes | None:
         """The oldest one."""
-        return self._waiting.popitem(last=False)[1] if self._waiting else None
+        if not self._waiting:
+            return None
+        _, data = self._waiting.popitem(last=False)
+        self._bytes -= len(data)
+        if _kind(data) == Notify.STORE:
+            nodeid = STORE.unpack_from(data, BODY_AT)[0]
+            counts = self._stores[nodeid]
+            counts[0] -= 1
+            if not counts[0]:
+                del self._stores[nodeid]
+        return data
+
+    def put_back(self, data: bytes) -> None:
+        """Puts one that was taken in front of all others."""
+        if _kind(data) == Notify.STORE:
+            key = self._store_key(data)
+        else:
+            key = self._unique()
+        self._append(key, data)
+        self._waiting.move_to_end(key, last=False)
+
+
+def _kind(data: bytes) -> int:
+    return int.from_bytes(data[CODE_AT : CODE_AT + 4], "little")
 
 
 def write_all(channel: socket.socket, fuse_fd: int) -> None:
@@ -103,15 +164,20 @@ class Writer:
         ours.setblocking(False)
         self.channel = ours
         self.queue = Queue()
-        self.in_hand = 0
+        self._in_hand: deque[bytes] = deque()
         self.ended = False
         """The process is gone: its channel said so."""
         self.sent = 0
         self.refused = 0
 
     def put(self, data: bytes) -> None:
-        """Queues a notification; never blocks."""
-        self.queue.put(data)
+        """Queues a notification; never blocks. What is none is refused: it comes from a worker."""
+        try:
+            self.queue.put(data)
+        except struct.error as error:
+            self.refused += 1
+            log.error("a worker sent %d bytes that are no notification: %s", len(data), error)
+            return
         self.pump()
 
     def pump(self) -> None:
@@ -120,25 +186,31 @@ class Writer:
             while True:
                 outcome = self.channel.recv(4)
                 if not outcome:
-                    self.ended = True
+                    self._died()
                     return
-                self.in_hand -= 1
+                self._in_hand.popleft()
                 error = int.from_bytes(outcome, "little")
                 # ENOENT: the kernel does not have that node or name in its caches, so nothing had to be dropped.
                 if error and error != errno.ENOENT:
                     self.refused += 1
                     log.debug("a notification was refused: %s", os.strerror(error))
-        while self.in_hand < MAX_IN_HAND:
+        while len(self._in_hand) < MAX_IN_HAND:
             data = self.queue.take()
             if data is None:
                 return
             try:
                 self.channel.send(data)
             except (BlockingIOError, ConnectionError):
-                self.queue.put(data)
+                self.queue.put_back(data)
                 return
-            self.in_hand += 1
+            self._in_hand.append(data)
             self.sent += 1
+
+    def _died(self) -> None:
+        """What it had in hand may not have been written: it waits again. Writing it twice does no harm."""
+        self.ended = True
+        while self._in_hand:
+            self.queue.put_back(self._in_hand.pop())
 
     def close(self) -> None:
         """Ends the process: it has no state worth a wait."""
