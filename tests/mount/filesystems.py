@@ -6,7 +6,6 @@ waits for the file `go`.
 """
 
 import asyncio
-import ctypes
 import errno
 import os
 import stat
@@ -48,16 +47,18 @@ def content(node: int, offset: int, size: int) -> bytes:
     return whole[offset : offset + size]
 
 
-class Options(msgspec.Struct, forbid_unknown_fields=True):
+class Meeting(msgspec.Struct, forbid_unknown_fields=True):
+    """The options: where a test and the workers meet."""
+
     folder: str = ""
 
 
 class Tree(Filesystem):
     """f0 .. f63, which never change: nothing is shared, so that every worker can answer for every node."""
 
-    Options = Options
+    Options = Meeting
 
-    def __init__(self, options: Options, mount: Mount) -> None:
+    def __init__(self, options: Meeting, mount: Mount) -> None:
         super().__init__(options, mount)
         self.folder = Path(options.folder)
 
@@ -200,9 +201,7 @@ class AsyncBacked(Backed):
     async def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
         return await self.mount.io.read(self.fd, buffer, offset)
 
-    async def write(
-        self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int
-    ) -> int:
+    async def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> int:
         return await self.mount.io.write(self.fd, data, offset)
 
     async def fsync(self, ctx: Context, node: NodeId, fh: Handle, datasync: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mount.clients import Client, call, client, cpus, events, requests, said, serve_class, status, wait_for
+from mount.clients import Client, call, cpus, events, requests, said, serve_class, status, wait_for
 from mount.filesystems import content
 from mount.support import TRANSPORTS, is_mounted, ringmount, write_config
 
