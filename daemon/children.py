@@ -16,7 +16,7 @@ from ringmount.config.model import MountConfig
 from ringmount.workers import messages
 from ringmount.workers._native import lib
 from ringmount.workers.arena import Arena
-from ringmount.workers.worker import Setup, child
+from ringmount.workers.worker import SPARE, Setup, child
 
 CHANNEL_BUFFER = 1 << 20
 
@@ -68,10 +68,24 @@ class WorkerProcess:
             theirs.close()
         self.state = State.STARTING
         self.failure = None
+        if self.index != SPARE:
+            self._enter(arena)
+
+    def _enter(self, arena: Arena) -> None:
+        """A new incarnation, in the arena's record of this worker."""
         record = arena.worker(self.index)
-        record.pid = pid
+        record.pid = self.pid
         record.generation += 1
         record.died_of = 0
+
+    def replace_by(self, spare: "WorkerProcess", arena: Arena) -> None:
+        """Takes a spare's process for its own. The spare is left without one."""
+        self.pid, self.pidfd, self.state = spare.pid, spare.pidfd, spare.state
+        self.channel, self.outbox, self._theirs = spare.channel, spare.outbox, spare._theirs
+        self.failure = None
+        spare.state, spare.pidfd, spare._theirs = State.DEAD, -1, None
+        self._enter(arena)
+        self.outbox.send(messages.Assign(self.index, self.cpu))
 
     def receive(self) -> messages.ToSupervisor | None:
         """The next message, None if there is none. Raises msgspec.DecodeError for what is no message."""

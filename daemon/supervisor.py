@@ -38,7 +38,7 @@ from ringmount.workers.arena import Arena
 from ringmount.workers.handles import HandleTable
 from ringmount.workers.messages import Description
 from ringmount.workers.nodes import NodeTable
-from ringmount.workers.worker import EXIT_TRANSPORT, INTERRUPT_SIGNAL
+from ringmount.workers.worker import EXIT_TRANSPORT, INTERRUPT_SIGNAL, SPARE
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ INIT_PATIENCE = 10.0
 STOP_PATIENCE = 5.0
 """Seconds for requests in flight when the mount is stopped, and again for workers to exit."""
 NUDGE_PATIENCE = 5.0
+SPARE_DELAY = 0.05
+"""Seconds before a spare is made: whoever waits for an answer comes first."""
 INTERRUPT_TRIES = 50
 """Turns for which an INTERRUPT waits for its request to show up in the arena (they travel by different ways)."""
 LEGACY_PER_TURN = 64
@@ -84,6 +86,8 @@ class Supervisor:
         self.writer: Writer
         self.control: ControlServer
         self.workers = [WorkerProcess(index, None if single else cpu) for index, cpu in enumerate(self.worker_cpus)]
+        self.spare = WorkerProcess(SPARE, None)
+        """A worker that has imported the filesystem and waits to take a dead one's place."""
         self._clones: dict[int, int] = {}
         self._selector = selectors.DefaultSelector()
         self._stop_requested = 0
@@ -124,6 +128,7 @@ class Supervisor:
                     self._bring_up()
                     self._watch_device()
                     self._ready = True
+                    self._restarts.append((0.0, self.spare))
                     self.on_ready(self)
                     while not self._stop_requested:
                         self._turn(None)
@@ -207,6 +212,9 @@ class Supervisor:
             worker.start(self.config, self.search, len(self.workers), self.arena, shared)
         except OSError as error:
             raise Failure(f"cannot start a worker: {error.strerror}", code=ExitCode.RESOURCES) from error
+        self._watch(worker)
+
+    def _watch(self, worker: WorkerProcess) -> None:
         self._selector.register(worker.channel, selectors.EVENT_READ, lambda mask: self._heard(worker))
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda mask: self._died(worker))
 
@@ -368,7 +376,7 @@ class Supervisor:
         times = [now + patience] if patience is not None else []
         times += [at for at, _ in self._restarts]
         times += [deadline for _, deadline in self._helpers.values()]
-        waiting = any(len(w.outbox) for w in self.workers if w.state is not State.DEAD)
+        waiting = any(len(worker.outbox) for worker in self._processes())
         if waiting or self._interrupts or self._forgets:
             times.append(now + 0.01)
         if len(self.control):
@@ -377,9 +385,8 @@ class Supervisor:
 
     def _do_what_is_due(self) -> None:
         now = time.monotonic()
-        for worker in self.workers:
-            if worker.state is not State.DEAD and len(worker.outbox):
-                worker.outbox.flush()
+        for worker in self._processes():
+            worker.outbox.flush()
         if self._interrupts:
             self._retry_interrupts()
         if self._forgets:
@@ -396,6 +403,10 @@ class Supervisor:
         self.control.expire()
 
     # --- workers ------------------------------------------------------------------------------------------------
+
+    def _processes(self) -> list[WorkerProcess]:
+        """The workers, and the spare, that have a process."""
+        return [worker for worker in (*self.workers, self.spare) if worker.state is not State.DEAD]
 
     def _heard(self, worker: WorkerProcess) -> None:
         """What a worker says. Nothing it says can stop the supervisor."""
@@ -423,7 +434,7 @@ class Supervisor:
                     other.outbox.send(message)
         elif isinstance(message, messages.Prepared):
             worker.state = State.PREPARED
-            if self._ready and not self._stopping:
+            if self._ready and not self._stopping and worker is not self.spare:
                 self._tell_to_serve(worker)
         elif isinstance(message, messages.Serving):
             worker.state = State.SERVING
@@ -438,6 +449,9 @@ class Supervisor:
         self._selector.unregister(worker.channel)
         self._selector.unregister(worker.pidfd)
         code = worker.reap()
+        if worker is self.spare:
+            self._spare_died(code)
+            return
         record = self.arena.worker(worker.index)
         if self.policy is HandlePolicy.SHARED:
             close_private_fds(self.arena, worker.index)
@@ -460,7 +474,31 @@ class Supervisor:
             what = ExitCode.UNAVAILABLE if code == EXIT_TRANSPORT else ExitCode.FILESYSTEM
             self._stop_with(Failure(f"worker {worker.index} cannot serve: {decision.reason}", code=what))
             return
-        self._restarts.append((now + decision.delay, worker))
+        if self.spare.state is State.PREPARED:
+            self._promote_spare(worker)
+        else:
+            self._restarts.append((now + decision.delay, worker))
+
+    def _promote_spare(self, worker: WorkerProcess) -> None:
+        """The spare takes the dead worker's place; another is made once that is under way."""
+        self._selector.unregister(self.spare.channel)
+        self._selector.unregister(self.spare.pidfd)
+        worker.replace_by(self.spare, self.arena)
+        self._watch(worker)
+        self._tell_to_serve(worker)
+        self._restarts.append((time.monotonic() + SPARE_DELAY, self.spare))
+
+    def _spare_died(self, code: int) -> None:
+        if self._stopping:
+            return
+        now = time.monotonic()
+        self.spare.deaths = [*self.spare.deaths[-31:], now]
+        permanent = self.spare.failure.message if self.spare.failure is not None else None
+        decision = restart.after_death(self.spare.deaths, now, permanent)
+        if isinstance(decision, restart.GiveUp):
+            log.error("no spare worker: %s", decision.reason)
+        else:
+            self._restarts.append((now + max(SPARE_DELAY, decision.delay), self.spare))
 
     def _recover_tables(self, worker: WorkerProcess) -> None:
         """Puts right what the worker was in the middle of in the tables that all share."""
@@ -628,21 +666,19 @@ class Supervisor:
         """Lets them answer what is in flight and exit; what does not is killed."""
         deadline = time.monotonic() + STOP_PATIENCE
         told = False
-        while any(worker.state is not State.DEAD for worker in self.workers):
+        while self._processes():
             left = deadline - time.monotonic()
             if left <= 0 or self._stop_requested >= signals + 2:
-                for worker in self.workers:
-                    if worker.state is not State.DEAD:
-                        log.warning("worker %d does not end: killing it", worker.index)
-                        worker.kill()
+                for worker in self._processes():
+                    log.warning("worker %d does not end: killing it", worker.index)
+                    worker.kill()
                 deadline = time.monotonic() + STOP_PATIENCE
                 self._turn(1.0)
                 continue
             if not told:
                 told = True
-                for worker in self.workers:
-                    if worker.state is not State.DEAD:
-                        worker.outbox.send(messages.Stop())
+                for worker in self._processes():
+                    worker.outbox.send(messages.Stop())
             self._turn(left)
 
     # --- status -------------------------------------------------------------------------------------------------
@@ -684,6 +720,7 @@ class Supervisor:
             "buffer_bytes": self.plan.buffer_bytes,
             "nodes": self.nodes.stats().live if self.policy is not HandlePolicy.SINGLE else None,
             "workers": workers,
+            "spare": self.spare.pid if self.spare.state is State.PREPARED else None,
             "counts": dict(self._counts),
         }
 

@@ -24,6 +24,13 @@ class Message(msgspec.Struct, tag=True, array_like=True, gc=False):
 # --- to a worker ----------------------------------------------------------------------------------------------
 
 
+class Assign(Message):
+    """To a spare: become this worker, pinned to this CPU."""
+
+    index: int
+    cpu: int | None
+
+
 class Serve(Message):
     """Start serving. The mount's /dev/fuse descriptor, or for `dev_fuse` a clone of it, comes with the message
     (SCM_RIGHTS)."""
@@ -65,7 +72,7 @@ class LogLevel(Message):
 
 
 class Prepared(Message):
-    """The filesystem is imported and made."""
+    """The filesystem is imported; a worker (not a spare) has made it too."""
 
 
 class Serving(Message):
@@ -114,7 +121,7 @@ class Description(Message):
     export: bool
 
 
-ToWorker: TypeAlias = Serve | Interrupt | Forget | Released | Stop | LogLevel
+ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Stop | LogLevel
 ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Departed | Released | Notification | Description
 
 _encode = msgspec.msgpack.Encoder().encode

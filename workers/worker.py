@@ -1,8 +1,8 @@
 """A worker process: prepares its filesystem, then serves its queues until it is told to stop.
 
-In order: identity (name, CPU, signals) - arena - filesystem - "prepared" - the supervisor's word to serve, with the
-transport - what a predecessor left - "serving" - the loop. The mount is made after "prepared", so that a filesystem
-that cannot start fails before anything is mounted.
+In order: identity (name, CPU, signals) - filesystem class - arena and filesystem - "prepared" - the supervisor's word
+to serve, with the transport - what a predecessor left - "serving" - the loop. The mount is made after "prepared", so
+that a filesystem that cannot start fails before anything is mounted.
 
 The rule: nothing here forks, and the ring is made after the fork.
 """
@@ -19,8 +19,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from ringmount.config.model import MountConfig
 from ringmount.workers import api, codec, death, load, messages, recovery
@@ -37,6 +37,7 @@ from ringmount.workers.ring import Device, Ring
 
 log = logging.getLogger(__name__)
 
+SPARE = -1
 EXIT_OK = 0
 EXIT_PERMANENT = 3
 """Another start would fail the same way: the supervisor does not try."""
@@ -53,6 +54,7 @@ class Setup:
     config: MountConfig
     search: str | None
     index: int
+    """SPARE: to be told later which worker it shall be."""
     workers: int
     cpu: int | None
     arena_fd: int
@@ -128,7 +130,7 @@ class SingleCounts:
 class Worker:
     """One worker's life after its identity is set."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, cls: type[api.Filesystem], options: Any) -> None:
         self.setup = setup
         self.outbox = messages.Outbox(setup.channel)
         self.arena = Arena.attach(setup.arena_fd)
@@ -136,7 +138,6 @@ class Worker:
         self.stopping = False
         self.single: SingleCounts | None = None
         io = EngineIo()
-        cls, options = load.load(setup.config, setup.search)
         self.mount = MountView(setup, self.arena, cls.handle_policy, self.outbox.send, io)
         self.filesystem = cls(options, self.mount)
         if isinstance(self.mount.handles, ReopenHandles):
@@ -184,20 +185,6 @@ class Worker:
                     log.exception("forget of node %d", node)
 
     # --- transport --------------------------------------------------------------------------------------------------
-
-    def wait_for_word(self) -> tuple[messages.Serve, list[int]] | None:
-        """Blocks until the supervisor says what to serve; None if it says to stop."""
-        while True:
-            packet, fds, _, _ = socket.recv_fds(self.setup.channel, messages.MAX_PACKET, 1)
-            if not packet:
-                return None
-            message = messages.to_worker(packet)
-            if isinstance(message, messages.Serve):
-                for fd in fds:
-                    os.set_inheritable(fd, False)
-                return message, fds
-            if isinstance(message, messages.Stop):
-                return None
 
     def connect(self, serve: messages.Serve, fds: list[int]) -> None:
         """Sets the transport up and takes over what a predecessor left. Raises OSError, RingRefused."""
@@ -342,10 +329,17 @@ async def _maybe(result: Any) -> None:
 # --- identity ---------------------------------------------------------------------------------------------------------
 
 
-def _become(setup: Setup) -> None:
-    """Name, CPU, signals, descriptors: what makes the forked process a worker."""
+def _pin(setup: Setup) -> None:
+    """Name and CPU."""
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
-        comm.write(f"rm-{setup.config.name}"[:12] + f"/{setup.index}")
+        comm.write(f"rm-{setup.config.name}"[:11] + ("/spare" if setup.index == SPARE else f"/{setup.index}"))
+    if setup.cpu is not None:
+        os.sched_setaffinity(0, {setup.cpu})
+
+
+def _become(setup: Setup, supervisor: int) -> None:
+    """Name, CPU, signals, descriptors, rights: what makes the forked process a worker. Raises OSError, LookupError."""
+    _pin(setup)
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
@@ -353,8 +347,6 @@ def _become(setup: Setup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if setup.cpu is not None:
-        os.sched_setaffinity(0, {setup.cpu})
     os.umask(0)
     if not setup.shared_files:
         keep = {0, 1, 2, setup.arena_fd, setup.channel.fileno()}
@@ -362,6 +354,9 @@ def _become(setup: Setup) -> None:
             if int(name) not in keep:
                 with contextlib.suppress(OSError):
                     os.close(int(name))
+    if setup.config.user is not None and os.geteuid() == 0:
+        drop_privileges(setup.config.user)
+    _live_with_supervisor(supervisor)
 
 
 def drop_privileges(user: str) -> None:
@@ -382,13 +377,23 @@ def _live_with_supervisor(supervisor: int) -> None:
 
 def main(setup: Setup, supervisor: int) -> int:
     """Runs a worker in a freshly forked process; returns its exit code."""
-    _become(setup)
     outbox = messages.Outbox(setup.channel)
     try:
-        if setup.config.user is not None and os.geteuid() == 0:
-            drop_privileges(setup.config.user)
-        _live_with_supervisor(supervisor)
-        worker = Worker(setup)
+        _become(setup, supervisor)
+        cls, options = load.load(setup.config, setup.search)
+        gc.collect()
+        gc.freeze()
+        if setup.index == SPARE:
+            outbox.send(messages.Prepared())
+            assigned = _wait_for(setup.channel, messages.Assign)
+            if assigned is None:
+                return EXIT_OK
+            setup = replace(setup, index=assigned[0].index, cpu=assigned[0].cpu)
+            _pin(setup)
+            worker = Worker(setup, cls, options)
+        else:
+            worker = Worker(setup, cls, options)
+            outbox.send(messages.Prepared())
     except load.FilesystemError as error:
         outbox.send(messages.Failed("filesystem", f"{error.path}: {error.message}", True))
         return EXIT_PERMANENT
@@ -400,13 +405,24 @@ def main(setup: Setup, supervisor: int) -> int:
     worker.record.pid = os.getpid()
     worker.record.cpu = 0xFFFFFFFF if setup.cpu is None else setup.cpu
     worker.record.started_ns = lib.rm_now()
-    gc.collect()
-    gc.freeze()
-    outbox.send(messages.Prepared())
-    word = worker.wait_for_word()
-    if word is None:
-        return EXIT_OK
-    return _serve(worker, *word)
+    word = _wait_for(setup.channel, messages.Serve)
+    return EXIT_OK if word is None else _serve(worker, *word)
+
+
+M = TypeVar("M", bound=messages.Message)
+
+
+def _wait_for(channel: socket.socket, kind: type[M]) -> tuple[M, list[int]] | None:
+    """Blocks until the supervisor says this, with the descriptors that came along; None if it says to stop."""
+    while True:
+        packet, fds, _, _ = socket.recv_fds(channel, messages.MAX_PACKET, 1)
+        message = messages.to_worker(packet) if packet else None
+        if message is None or isinstance(message, messages.Stop):
+            return None
+        if isinstance(message, kind):
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            return message, fds
 
 
 def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
