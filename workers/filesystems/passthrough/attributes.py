@@ -1,0 +1,106 @@
+"""Attributes, extended attributes, access control lists."""
+
+import errno
+import os
+import stat
+
+from ringmount.workers import system
+from ringmount.workers.api import AttrLike, Context, Handle, NodeId, SetAttr, Statx
+from ringmount.workers.filesystems.passthrough.base import Base
+from ringmount.workers.filesystems.passthrough.objects import proc_path
+
+ACL_PREFIX = b"system.posix_acl_"
+
+
+def is_empty(changes: SetAttr) -> bool:
+    """True if nothing is to be changed."""
+    named = (changes.mode, changes.uid, changes.gid, changes.size, changes.atime_ns, changes.mtime_ns, changes.ctime_ns)
+    return all(change is None for change in named)
+
+
+def chown(fd: int, changes: SetAttr) -> None:
+    """chown(2), with which the filesystem beneath clears S_ISUID and the like.
+
+    A SETATTR that changes nothing is chown(-1, -1), or the kernel's announcement that a write must clear them
+    (file_remove_privs): fuse_setattr takes out the flags that say so. Both are what chown(-1, -1) does here.
+    """
+    uid = -1 if changes.uid is None else changes.uid
+    gid = -1 if changes.gid is None else changes.gid
+    os.chown(proc_path(fd), uid, gid)
+
+
+class Attributes(Base):
+    """The operations on attributes."""
+
+    def getattr(self, ctx: Context, node: NodeId, fh: Handle | None) -> AttrLike:
+        if fh is None:
+            return self.objects.attributes(node)
+        return self.objects.shown(os.fstat(self.handles.fd(fh)))
+
+    def statx(self, ctx: Context, node: NodeId, fh: Handle | None, flags: int, mask: int) -> Statx:
+        if fh is not None:
+            return self._statx(self.handles.fd(fh), flags, mask)
+        with self.objects.borrow(node) as fd:
+            return self._statx(fd, flags, mask)
+
+    def _statx(self, fd: int, flags: int, mask: int) -> Statx:
+        more = system.statx(fd, flags, mask | system.STATX_BTIME)
+        attr = self.objects.shown(os.fstat(fd))
+        known = system.STATX_BASIC_STATS | more.mask & system.STATX_BTIME
+        return Statx(attr, known, more.btime_ns, more.attributes, more.attributes_mask)
+
+    def setattr(self, ctx: Context, node: NodeId, changes: SetAttr, fh: Handle | None) -> AttrLike:
+        with self.objects.borrow(node) as fd:
+            if changes.uid is not None or changes.gid is not None or is_empty(changes):
+                chown(fd, changes)
+            if changes.mode is not None:
+                os.chmod(proc_path(fd), stat.S_IMODE(changes.mode))
+            if changes.size is not None:
+                with self.credentials.privilege_free(changes.kill_suidgid):
+                    os.truncate(proc_path(fd) if fh is None else self.handles.fd(fh), changes.size)
+            if changes.atime_ns is not None or changes.mtime_ns is not None:  # last, because a truncate sets it
+                system.utimens(fd, changes.atime_ns, changes.mtime_ns)
+            return self.objects.shown(os.fstat(fd))
+
+    def access(self, ctx: Context, node: NodeId, mask: int) -> None:
+        with self.objects.borrow(node) as fd:
+            system.access(fd, mask)
+
+    # --- extended attributes --------------------------------------------------------------------------------------
+
+    def getxattr(self, ctx: Context, node: NodeId, name: bytes) -> bytes:
+        """For an access control list the kernel asks in its own permission checks, and would take EOPNOTSUPP (from a
+        filesystem without lists) for a refusal (__fuse_get_acl): there is no list, then."""
+        is_acl = name.startswith(ACL_PREFIX)
+        if not self.options.xattr:
+            raise OSError(errno.ENODATA if is_acl else errno.EOPNOTSUPP, "extended attributes are off")
+        try:
+            with self.objects.borrow(node) as fd:
+                return os.getxattr(proc_path(fd), name)
+        except OSError as error:
+            if is_acl and error.errno == errno.EOPNOTSUPP:
+                raise OSError(errno.ENODATA, "no lists here") from None
+            raise
+
+    def listxattr(self, ctx: Context, node: NodeId) -> list[bytes]:
+        if not self.options.xattr:
+            return []
+        with self.objects.borrow(node) as fd:
+            return [os.fsencode(name) for name in os.listxattr(proc_path(fd))]
+
+    def setxattr(self, ctx: Context, node: NodeId, name: bytes, value: memoryview, flags: int, kill_sgid: bool) -> None:
+        self._need_xattr()
+        with self.objects.borrow(node) as fd:
+            path = proc_path(fd)
+            os.setxattr(path, name, value, flags)
+            if kill_sgid:
+                os.chmod(path, stat.S_IMODE(os.fstat(fd).st_mode) & ~stat.S_ISGID)
+
+    def removexattr(self, ctx: Context, node: NodeId, name: bytes) -> None:
+        self._need_xattr()
+        with self.objects.borrow(node) as fd:
+            os.removexattr(proc_path(fd), name)
+
+    def _need_xattr(self) -> None:
+        if not self.options.xattr:
+            raise OSError(errno.EOPNOTSUPP, "extended attributes are off")

@@ -1,0 +1,86 @@
+"""What all parts of the passthrough filesystem share: options, the objects beneath, open files, rights."""
+
+import os
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from ringmount.workers.api import Context, Filesystem, Handle, HandlePolicy, Mount, NodeId, Opened
+from ringmount.workers.filesystems.passthrough import options as opts
+from ringmount.workers.filesystems.passthrough.credentials import Credentials
+from ringmount.workers.filesystems.passthrough.objects import Objects
+
+CHECKED = (
+    "lookup",
+    "symlink",
+    "mknod",
+    "mkdir",
+    "unlink",
+    "rmdir",
+    "rename",
+    "link",
+    "setattr",
+    "access",
+    "getxattr",
+    "listxattr",
+    "setxattr",
+    "removexattr",
+    "open",
+    "create",
+    "tmpfile",
+    "opendir",
+    "readdirplus",
+)
+"""The methods whose success depends on who asks. The others act on what is open already."""
+
+
+class Base(Filesystem):
+    """State and start of a passthrough filesystem. `Passthrough` says what it is."""
+
+    Options = opts.Options
+    handle_policy: ClassVar = HandlePolicy.SHARED
+    needs_root: ClassVar = True
+    posix_acl: ClassVar = True
+    handle_killpriv: ClassVar = True
+
+    options: opts.Options
+
+    def __init__(self, options: opts.Options, mount: Mount) -> None:
+        super().__init__(options, mount)
+        self.credentials = Credentials(checks=not mount.default_permissions)
+        self.objects = Objects(options.source, mount, self.credentials)
+        self.handles = mount.handles
+        if self.credentials.checks:
+            for name in CHECKED:
+                setattr(self, name, as_caller(self.credentials, getattr(self, name)))
+
+    @classmethod
+    def check(cls, options: opts.Options, mountpoint: str) -> None:
+        opts.check(options, mountpoint)
+
+    def stop(self) -> None:
+        self.objects.close()
+
+    def forget(self, node: NodeId) -> None:
+        self.objects.forget(node)
+
+    def opened(self, node: NodeId, flags: int, fd: int, reply: int = 0) -> Opened:
+        """Records `fd`, which it takes over, as an open file. `reply`: FOPEN_* for the kernel."""
+        try:
+            return Opened(self.handles.add(node, flags, fd), reply)
+        except OSError:
+            os.close(fd)
+            raise
+
+    def close(self, fh: Handle) -> None:
+        """Ends an open file."""
+        os.close(self.handles.remove(fh))
+
+
+def as_caller(credentials: Credentials, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, carried out with the rights of the caller."""
+
+    def checked(ctx: Context, *arguments: Any) -> Any:
+        with credentials.caller(ctx):
+            return method(ctx, *arguments)
+
+    return checked

@@ -1,0 +1,117 @@
+"""Names: looked up, made, removed, renamed, linked."""
+
+import errno
+import os
+
+from ringmount.workers import system
+from ringmount.workers.api import Context, Entry, NodeId, Opened
+from ringmount.workers.filesystems.passthrough.base import Base
+from ringmount.workers.filesystems.passthrough.objects import NOTHING, proc_path
+from ringmount.workers.filesystems.passthrough.openflags import backing_flags
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+NO_SUCH_NAME = Entry(0, None)
+
+
+class Names(Base):
+    """The operations on names."""
+
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
+        try:
+            return self.objects.entry(parent, self.objects.folder(parent), name)
+        except FileNotFoundError:
+            if self.mount.timeouts.negative:
+                return NO_SUCH_NAME
+            raise
+
+    def readlink(self, ctx: Context, node: NodeId) -> bytes:
+        with self.objects.borrow(node) as fd:
+            return os.readlink(b"", dir_fd=fd)
+
+    # --- making ---------------------------------------------------------------------------------------------------
+
+    def symlink(self, ctx: Context, parent: NodeId, name: bytes, target: bytes) -> Entry:
+        folder = self.objects.folder(parent)
+        with self.credentials.owner(ctx):
+            os.symlink(target, name, dir_fd=folder)
+        return self.objects.entry(parent, folder, name)
+
+    def mknod(self, ctx: Context, parent: NodeId, name: bytes, mode: int, rdev: int) -> Entry:
+        folder = self.objects.folder(parent)
+        with self.credentials.owner(ctx):
+            os.mknod(name, mode, rdev, dir_fd=folder)
+        return self.objects.entry(parent, folder, name)
+
+    def mkdir(self, ctx: Context, parent: NodeId, name: bytes, mode: int) -> Entry:
+        folder = self.objects.folder(parent)
+        with self.credentials.owner(ctx):
+            os.mkdir(name, mode, dir_fd=folder)
+        return self.objects.entry(parent, folder, name)
+
+    def create(self, ctx: Context, parent: NodeId, name: bytes, mode: int, flags: int) -> tuple[Entry, Opened]:
+        """The kernel sends CREATE for a name that it believes to be free. Where somebody beneath was quicker, ESTALE
+        makes it look again (do_filp_open, LOOKUP_REVAL) and open what is there as any existing file, with all checks;
+        opening it here would skip those, and might wait for the other end of a fifo."""
+        folder = self.objects.folder(parent)
+        backing = backing_flags(flags) & ~os.O_TRUNC | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        try:
+            with self.credentials.owner(ctx):
+                fd = self.objects.descriptors.with_room(os.open, name, backing, mode, dir_fd=folder)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            raise OSError(errno.ESTALE, "the name was taken meanwhile") from None
+        return self._made(parent, name, flags, fd)
+
+    def tmpfile(self, ctx: Context, parent: NodeId, mode: int, flags: int) -> tuple[Entry, Opened]:
+        folder = self.objects.folder(parent)
+        backing = backing_flags(flags) | flags & os.O_EXCL | os.O_TMPFILE
+        with self.credentials.owner(ctx):
+            fd = self.objects.descriptors.with_room(os.open, b".", backing, mode, dir_fd=folder)
+        return self._made(parent, b"", flags, fd)
+
+    def _made(self, parent: NodeId, name: bytes, flags: int, fd: int) -> tuple[Entry, Opened]:
+        try:
+            entry = self.objects.entry_of(fd, parent, name)
+        except BaseException:
+            os.close(fd)
+            raise
+        try:
+            return entry, self.opened(NodeId(entry.node), flags, fd)
+        except OSError:
+            self.mount.nodes.give_back(NodeId(entry.node))
+            raise
+
+    def link(self, ctx: Context, node: NodeId, new_parent: NodeId, new_name: bytes) -> Entry:
+        folder = self.objects.folder(new_parent)
+        with self.objects.borrow(node) as fd:
+            os.link(proc_path(fd), new_name, dst_dir_fd=folder, follow_symlinks=True)
+        return self.objects.entry(new_parent, folder, new_name)
+
+    # --- removing and renaming ------------------------------------------------------------------------------------
+
+    def unlink(self, ctx: Context, parent: NodeId, name: bytes) -> None:
+        folder = self.objects.folder(parent)
+        with self.objects.leaving(parent, folder, name):
+            os.unlink(name, dir_fd=folder)
+
+    def rmdir(self, ctx: Context, parent: NodeId, name: bytes) -> None:
+        folder = self.objects.folder(parent)
+        with self.objects.leaving(parent, folder, name, is_folder=True):
+            os.rmdir(name, dir_fd=folder)
+
+    def rename(
+        self, ctx: Context, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int
+    ) -> None:
+        objects = self.objects
+        folder, new_folder = objects.folder(parent), objects.folder(new_parent)
+        if flags & RENAME_EXCHANGE:
+            replaced = objects.moving(new_parent, new_folder, new_name, parent, name)
+        elif flags & RENAME_NOREPLACE:
+            replaced = NOTHING
+        else:
+            replaced = objects.leaving(new_parent, new_folder, new_name)
+        with replaced, objects.moving(parent, folder, name, new_parent, new_name):
+            system.rename(folder, name, new_folder, new_name, flags)
