@@ -392,10 +392,6 @@ def call_statx(method: Any) -> Call:
     return call
 
 
-def _signed(seconds: int) -> int:
-    return seconds - (1 << 64) if seconds >> 63 else seconds
-
-
 def decode_changes(fields: tuple[Any, ...]) -> tuple[SetAttr, Handle | None]:
     """fuse_setattr_in as the API's `SetAttr`, and the handle if one came along."""
     (valid, _, fh, size, _, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, _, uid, gid, _) = fields
@@ -409,11 +405,11 @@ def decode_changes(fields: tuple[Any, ...]) -> tuple[SetAttr, Handle | None]:
     if valid & FATTR_SIZE:
         changes.size = size
     if valid & FATTR_ATIME:
-        changes.atime_ns = NOW if valid & FATTR_ATIME_NOW else _signed(atime) * 1_000_000_000 + atime_ns
+        changes.atime_ns = NOW if valid & FATTR_ATIME_NOW else atime * 1_000_000_000 + atime_ns
     if valid & FATTR_MTIME:
-        changes.mtime_ns = NOW if valid & FATTR_MTIME_NOW else _signed(mtime) * 1_000_000_000 + mtime_ns
+        changes.mtime_ns = NOW if valid & FATTR_MTIME_NOW else mtime * 1_000_000_000 + mtime_ns
     if valid & FATTR_CTIME:
-        changes.ctime_ns = _signed(ctime) * 1_000_000_000 + ctime_ns
+        changes.ctime_ns = ctime * 1_000_000_000 + ctime_ns
     return changes, fh if valid & FATTR_FH else None
 
 
