@@ -9,7 +9,7 @@ FUZZ_SECONDS ?= 60
 caches = $$(ls -d .*_cache .hypothesis 2>/dev/null)
 give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml Makefile $(caches)
 
-.PHONY: help setup dev run test lint types format fuzz dist clean
+.PHONY: help setup dev run test lint types format fuzz bench dist clean
 .NOTPARALLEL:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make lint        ruff, mypy --strict, import-linter'
 	@echo 'make format      let ruff format the code and sort the imports'
 	@echo 'make fuzz        fuzz the decoders for FUZZ_SECONDS=60 each'
+	@echo 'sudo make bench  ringmount beside its peers, into docs/bench/, 25 minutes (QUICK=1: 3, into build/bench/)'
 	@echo 'make dist        source archive and wheel in dist/'
 	@echo 'make clean       remove what these commands made, .venv too'
 
@@ -67,6 +68,11 @@ fuzz:
 	     echo "== $$name, $(FUZZ_SECONDS) seconds"; \
 	     $(BIN)/python -P "$$target" -max_total_time=$(FUZZ_SECONDS) "build/fuzz/$$name" tests/fuzz/corpus; \
 	 done
+
+# The bench brings what it needs besides (bench/prepare.py); BENCH_ARGS goes to bench/run.py.
+bench: dev
+	@.ci/ring
+	@$(BIN)/python bench/run.py $(if $(filter-out 0,$(QUICK)),--quick) $(BENCH_ARGS)
 
 dist: dev
 	@rm -rf dist
