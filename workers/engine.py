@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 import struct
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,6 +38,8 @@ from ringmount.workers.ring import (
 log = logging.getLogger(__name__)
 
 HEADER = abi.FUSE_IN_HEADER.struct
+BATCH_FORGET_IN = abi.FUSE_BATCH_FORGET_IN.struct
+FORGET_ONE = abi.FUSE_FORGET_ONE.struct
 REPLY = struct.Struct("<iI")
 ERROR_AT: int = ffi.offsetof("struct rm_journal", "error")
 PAYLOAD_SIZE_AT: int = ffi.offsetof("struct rm_journal", "payload_size")
@@ -249,7 +251,8 @@ class Engine:
         """An opcode that is not for filesystems."""
         index = request.index
         if request.opcode in LEGACY:
-            self._send(messages.Legacy(self._legacy_bytes(request)))
+            for message in self._as_read(request):
+                self._send(messages.Legacy(message))
             if isinstance(self.transport, Device):
                 self.transport.release(index)
                 return
@@ -258,12 +261,23 @@ class Engine:
             return
         self.reply(index, errno.ENOSYS, 0)
 
-    def _legacy_bytes(self, request: Request) -> bytes:
-        """A message of the legacy path as it was read, for the supervisor, who alone keeps the counts."""
-        operation = abi.OPERATIONS[request.opcode]
-        size = 0 if operation.request is None else operation.request.size
-        header = self._journal[request.index * JOURNAL_SIZE :][: HEADER.size]
-        return bytes(header) + bytes(request.op_in[:size]) + bytes(request.payload)
+    def _as_read(self, request: Request) -> Iterator[bytes]:
+        """A message of the legacy path as it was read, for the supervisor, who alone keeps the counts.
+
+        A BATCH_FORGET fills the buffer that it is read into and a channel's packet is smaller: it becomes several.
+        """
+        header = bytes(self._journal[request.index * JOURNAL_SIZE :][: HEADER.size])
+        if request.opcode != Opcode.BATCH_FORGET:
+            operation = abi.OPERATIONS[request.opcode]
+            size = 0 if operation.request is None else operation.request.size
+            yield header + bytes(request.op_in[:size]) + bytes(request.payload)
+            return
+        most = messages.MAX_FORGETS * FORGET_ONE.size
+        payload = request.payload
+        for at in range(0, len(payload), most):
+            part = bytes(payload[at : at + most])
+            body = BATCH_FORGET_IN.pack(len(part) // FORGET_ONE.size, 0) + part
+            yield struct.pack("<I", HEADER.size + len(body)) + header[4:] + body
 
     # --- what waits -----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ not fit waits with the sender (`Outbox`).
 """
 
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Annotated, TypeAlias
@@ -146,22 +147,34 @@ def to_supervisor(packet: Packet) -> ToSupervisor:
 
 
 class Outbox:
-    """The sending side of a channel: never blocks, keeps the order, keeps what does not fit."""
+    """The sending side of a channel: never blocks, keeps the order, keeps what does not fit. Threads may share it."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._waiting: deque[tuple[Packet, list[int]]] = deque()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def send(self, message: Message, fds: list[int] | None = None) -> None:
-        """Sends, or queues behind what waits already. The descriptors must stay open until it was sent."""
-        self._waiting.append((encode(message), fds or []))
-        self.flush()
+        """Sends, or queues behind what waits already. The descriptors must stay open until it was sent.
+
+        Raises ValueError for a message above MAX_PACKET.
+        """
+        packet = encode(message)
+        if len(packet) > MAX_PACKET:
+            raise ValueError(f"a {type(message).__name__} of {len(packet)} bytes does not fit into a packet")
+        with self._lock:
+            self._waiting.append((packet, fds or []))
+            self._flush()
 
     def flush(self) -> bool:
         """Sends what fits; True when nothing is left. A peer that is gone takes everything."""
+        with self._lock:
+            return self._flush()
+
+    def _flush(self) -> bool:
         while self._waiting:
             packet, fds = self._waiting[0]
             try:

@@ -15,6 +15,7 @@ import inspect
 import logging
 import os
 import pwd
+import select
 import signal
 import socket
 import sys
@@ -43,6 +44,9 @@ EXIT_PERMANENT = 3
 """Another start would fail the same way: the supervisor does not try."""
 EXIT_TRANSPORT = 4
 """The ring was refused."""
+
+OUTBOX_PATIENCE = 1
+"""Milliseconds for which requests may wait while the supervisor is slow to take a worker's messages."""
 
 INTERRUPT_SIGNAL = signal.SIGUSR1
 
@@ -246,16 +250,26 @@ class Worker:
         for data, result in events:
             engine.event(data, result)
         if self.mount.nodes.departed:
-            departed, self.mount.nodes.departed = self.mount.nodes.departed, []
-            self.outbox.send(messages.Departed([(int(node), watchers) for node, watchers in departed]))
+            self._tell_departed()
         if len(self.outbox):
             self.outbox.flush()
         return bool(events)
 
+    def _tell_departed(self) -> None:
+        departed = self.mount.nodes.departed
+        while departed:
+            # Popped one by one: a thread of the filesystem may be adding to the list.
+            nodes = [departed.pop() for _ in range(min(len(departed), messages.MAX_FORGETS))]
+            self.outbox.send(messages.Departed([(int(node), watchers) for node, watchers in nodes]))
+
     def run(self) -> None:
         """Serves with plain methods only: one blocking system call a turn."""
+        mail_room = select.poll()
+        mail_room.register(self.setup.channel, select.POLLOUT)
         while not self.stopping:
-            self.turn(wait=True)
+            # A full channel does not wake the transport when it has room again: look after it meanwhile.
+            if not self.turn(wait=not len(self.outbox)) and len(self.outbox):
+                mail_room.poll(OUTBOX_PATIENCE)
         while self.engine.answered or self.engine.busy:
             self.turn(wait=bool(self.engine.busy))
         self.filesystem.stop()
@@ -267,6 +281,7 @@ class Worker:
         self.engine.loop = loop
         scheduled = False
         watching = True
+        mailing = False
 
         def finish(error: BaseException | None) -> None:
             if not done.done():
@@ -288,6 +303,7 @@ class Worker:
                 finish(error)
                 return
             watch_requests()
+            watch_outbox()
             if self.stopping and not self.engine.busy and not self.engine.answered:
                 finish(None)
 
@@ -300,6 +316,15 @@ class Worker:
                     loop.add_reader(transport.wait_fds[0], turns)
                 else:
                     loop.remove_reader(transport.wait_fds[0])
+
+        def watch_outbox() -> None:
+            nonlocal mailing
+            if mailing != bool(len(self.outbox)):
+                mailing = not mailing
+                if mailing:
+                    loop.add_writer(self.setup.channel, turns)
+                else:
+                    loop.remove_writer(self.setup.channel)
 
         def wake() -> None:
             nonlocal scheduled
@@ -318,6 +343,7 @@ class Worker:
         finally:
             for fd in self.engine.transport.wait_fds:
                 loop.remove_reader(fd)
+            loop.remove_writer(self.setup.channel)
         await _maybe(self.filesystem.stop())
 
 
