@@ -209,9 +209,8 @@ class FakeMount:
         self.own_fds.add(fd)
         return fd
 
-    def disown_fd(self, fd: int) -> int:
+    def disown_fd(self, fd: int) -> None:
         self.own_fds.remove(fd)
-        return fd
 
 
 class FakeDirectoryBuffer:

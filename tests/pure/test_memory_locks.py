@@ -107,6 +107,19 @@ def test_getlk_tells_what_is_in_the_way() -> None:
     run(test)
 
 
+def test_neighbouring_ranges_of_one_owner_become_one() -> None:
+    async def test(mem: LockDriver) -> None:
+        await mem.setlk(ONE, F_WRLCK, 0, 9)
+        await mem.setlk(ONE, F_WRLCK, 20, 29)
+        await mem.setlk(ONE, F_WRLCK, 10, 19)
+        assert mem.getlk(TWO, F_RDLCK, 5, 5) == Lock(F_WRLCK, 0, 29, ONE + 1)
+        await mem.setlk(ONE, F_UNLCK, 10, 10)
+        assert mem.getlk(TWO, F_RDLCK, 5, 5) == Lock(F_WRLCK, 0, 9, ONE + 1)
+        assert mem.getlk(TWO, F_RDLCK, 10, 99) == Lock(F_WRLCK, 11, 29, ONE + 1)
+
+    run(test)
+
+
 def test_a_waiter_gets_the_lock_when_it_is_free() -> None:
     async def test(mem: LockDriver) -> None:
         await mem.setlk(ONE, F_WRLCK, 0, 9)

@@ -134,6 +134,8 @@ class SparseFiles(RuleBasedStateMachine):
             data = len(file.data)
         assert offset in (hole, data)
         assert not any(file.data[offset:data])
+        if data < len(file.data):
+            assert self.mem.seek(file.node, data, os.SEEK_HOLE) > data
 
     @invariant()
     def contents_are_the_model_s(self) -> None:

@@ -172,10 +172,9 @@ class Folder(Inode):
         self._dismiss(old)
         self._listing[bisect_left(self._places, place)] = None
         if len(self._listing) > 2 * len(self._names) + 32:
-            kept = [(place, name) for name, (place, _) in self._names.items()]
-            kept.sort()
-            self._places = [place for place, _ in kept]
-            self._listing = [name for _, name in kept]
+            # A dict keeps the order in which names were added, and `replace` leaves it as it is: it is the places'.
+            self._places = [place for place, _ in self._names.values()]
+            self._listing = list(self._names)
 
     def after(self, place: int) -> Iterator[tuple[int, bytes, Inode]]:
         """The names after `place`, in order, each with its own. Valid until the folder is changed."""
