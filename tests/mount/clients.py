@@ -4,7 +4,10 @@ Also how the small filesystems of `filesystems.py` are served, and what their wo
 """
 
 import contextlib
+import errno
+import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -113,6 +116,58 @@ def call(code: str, *arguments: object, cpu: int | None = None, seconds: float =
     """Runs a `Client` to its end and returns what it printed."""
     with client(code, *arguments, cpu=cpu) as started:
         return started.result(seconds)
+
+
+CALLER = """
+import errno, json, os, sys
+from pathlib import Path
+for line in sys.stdin:
+    try:
+        answer = [eval(line), None]
+    except OSError as error:
+        answer = [None, errno.errorcode[error.errno]]
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Caller(Client):
+    """A process that evaluates one Python expression after the other, each with a time limit."""
+
+    def __init__(self, cpu: int | None = None) -> None:
+        super().__init__(CALLER, cpu=cpu)
+
+    def begin(self, expression: str) -> None:
+        """Sends an expression; `finish` brings its value. `os`, `json` and `Path` are imported."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(expression + "\n")
+        self.process.stdin.flush()
+
+    def finish(self, seconds: float = PATIENCE) -> Any:
+        """The value of the expression begun. Raises OSError as the expression did."""
+        assert self.process.stdout is not None
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            raise AssertionError(f"the client hangs: {state_of(self.pid)}")
+        line = self.process.stdout.readline()
+        assert line, "the client died: " + self.process.communicate()[1]
+        value, error = json.loads(line)
+        if error is not None:
+            raise OSError(getattr(errno, error), os.strerror(getattr(errno, error)))
+        return value
+
+    def ask(self, expression: str, seconds: float = PATIENCE) -> Any:
+        """The value of an expression. Raises OSError as it does."""
+        self.begin(expression)
+        return self.finish(seconds)
+
+
+@contextlib.contextmanager
+def caller(cpu: int | None = None) -> Iterator[Caller]:
+    """A `Caller` that does not outlive the block."""
+    started = Caller(cpu)
+    try:
+        yield started
+    finally:
+        started.end()
 
 
 def state_of(pid: int) -> str:

@@ -7,7 +7,9 @@ waits for the file `go`.
 
 import asyncio
 import errno
+import json
 import os
+import select
 import stat
 import time
 from pathlib import Path
@@ -35,6 +37,7 @@ from ringmount.workers.api import (
 )
 
 FOPEN_DIRECT_IO = int(OpenReply.DIRECT_IO)
+FOPEN_KEEP_CACHE = int(OpenReply.KEEP_CACHE)
 
 FILES = 64
 SIZE = 64 << 10
@@ -295,3 +298,100 @@ class Deaf(Sleepers):
     """The same, without having asked for interruption."""
 
     interrupt_sync = False
+
+
+class Changing(Tree):
+    """Files that are empty unless the folder has `data-NODE`, their content, and gone when it has `gone-NAME`.
+
+    Both change behind the kernel's back. What is to be told to it comes as the value of the attribute `user.notify`:
+    a method of `mount.notify` and its arguments, as JSON, names as text.
+    """
+
+    def attr(self, node: NodeId) -> Attr:
+        found = super().attr(node)
+        if node != ROOT:
+            found.st_size = len(self.data(node))
+        return found
+
+    def data(self, node: NodeId) -> bytes:
+        try:
+            return (self.folder / f"data-{node}").read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
+        self.say("lookup", name.decode())
+        if (self.folder / f"gone-{name.decode()}").exists():
+            return Entry(0, None)
+        return super().lookup(ctx, parent, name)
+
+    def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
+        return Opened(flags=FOPEN_KEEP_CACHE)
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        self.say("read", node)
+        data = self.data(node)[offset : offset + len(buffer)]
+        buffer[: len(data)] = data
+        return len(data)
+
+    def setxattr(self, ctx: Context, node: NodeId, name: bytes, value: memoryview, flags: int, kill_sgid: bool) -> None:
+        method, *arguments = json.loads(bytes(value))
+        self.notify(method, arguments)
+
+    def notify(self, method: str, arguments: list[Any]) -> None:
+        decoded = [argument.encode() if isinstance(argument, str) else argument for argument in arguments]
+        getattr(self.mount.notify, method)(*decoded)
+
+    def poll(self, ctx: Context, node: NodeId, fh: Handle, kh: int | None, events: int) -> int:
+        if self.data(node):
+            return events & select.POLLIN
+        if kh is not None:
+            self.say("poll", node, kh)
+        return 0
+
+
+class Chatty(Changing):
+    """Says that what a request is about has changed while the kernel holds its locks for that very request.
+
+    Written by whoever answers the request, each of these would wait for itself for ever.
+    """
+
+    def data(self, node: NodeId) -> bytes:
+        return b"first"
+
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
+        self.mount.notify.inval_entry(parent, name)
+        self.mount.notify.inval_entry(parent, b"f1", expire_only=True)
+        return Tree.lookup(self, ctx, parent, name)
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        self.mount.notify.inval_inode(node)
+        self.mount.notify.store(node, 0, b"store")
+        self.mount.notify.inval_inode(node, -1)
+        data = b"first"[offset : offset + len(buffer)]
+        buffer[: len(data)] = data
+        return len(data)
+
+    def unlink(self, ctx: Context, parent: NodeId, name: bytes) -> None:
+        self.mount.notify.delete(parent, NodeId(2 + self.number(parent, name)), name)
+
+    def readdir(self, ctx: Context, node: NodeId, fh: Handle, offset: int, out: DirectoryBuffer) -> None:
+        self.mount.notify.inval_inode(node)
+        self.mount.notify.inval_entry(node, b"f2")
+        super().readdir(ctx, node, fh, offset, out)
+
+
+class ChattyThreads(Chatty):
+    """The same from threads."""
+
+    threads = 4
+
+
+class Flood(Changing):
+    """One `setxattr` sends as many different notifications as it says."""
+
+    def setxattr(self, ctx: Context, node: NodeId, name: bytes, value: memoryview, flags: int, kill_sgid: bool) -> None:
+        for i in range(int(bytes(value))):
+            self.mount.notify.inval_inode(NodeId(1_000_000 + i))
+        self.mount.notify.inval_inode(node)
+        self.say("flooded")
