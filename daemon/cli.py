@@ -27,7 +27,7 @@ INTERRUPTED = 128 + 2
 EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code:<3}  {meaning}" for code, meaning in MEANINGS.items())
 
 RUN = """\
-Serves the mount that FILE.yaml describes until Ctrl-C or SIGTERM, then unmounts it. The mount is named after the
+The mount that FILE.yaml describes is served until Ctrl-C or SIGTERM, and is then unmounted. It is named after the
 file: data.yaml is the mount `data`. The shortest file:
 
   mountpoint: /mnt/data
@@ -35,58 +35,58 @@ file: data.yaml is the mount `data`. The shortest file:
   options:
     source: /srv/data
 
-As root it mounts by mount(2), for everybody; as an ordinary user through fusermount3.
-"""
-RUN_EXAMPLES = """\
+root mounts by mount(2), for everybody; an ordinary user through fusermount3.
+
 examples:
   sudo ringmount run /etc/ringmount/data.yaml
   ringmount run ~/notes.yaml &
 """
 CHECK = """\
-Reads FILE.yaml, imports its filesystem and checks both against this machine. Prints every setting with its value
-and the memory that the rings will take at most. Mistakes are told as FILE:LINE:COLUMN: KEY: what is wrong, all those
-of the file at once. Nothing is mounted.
-"""
-CHECK_EXAMPLES = """\
+Reads FILE.yaml, imports its filesystem, and checks both against this machine; nothing is mounted. Prints every setting
+with its value and the memory that the rings will take at most. Mistakes are told all at once, each on a line as
+FILE:LINE:COLUMN: KEY: what is wrong; what to do.
+
 examples:
   ringmount check data.yaml
-  ringmount check data.yaml >long-form.yaml    what it prints is a mount's file, too
+  ringmount check data.yaml >/etc/ringmount/data.yaml    what it prints is a mount's file, with every key
 """
 DOCTOR = """\
-Looks at everything that a mount needs: the kernel and its ring switch, /dev/fuse, io_uring, liburing, permissions,
-limits, memory; and at mounts whose server is dead. Each finding is ok, warn (slower or less than it could be) or fail
-(no mount can work), with what to do. Nothing is changed. Exit code 6 if something fails.
+Looks at all that a mount needs: the kernel and its ring switch, /dev/fuse, io_uring, liburing, permissions, limits and
+memory; and at mounts whose server is dead. Each finding is ok, warn (slower or less than it could be) or fail (no mount
+can work), with what to do. Nothing is changed. If something fails the exit code is 6.
+
+examples:
+  ringmount doctor
+  ringmount doctor --json | jq -r '.checks[] | select(.status != "ok") | .advice'
 """
 STATUS = """\
-Without NAME: all mounts, one a line, also those of other users and those whose server is dead. With NAME: its
-workers, and what each has done since the mount was made. ERRORS are answers with an errno, ENOENT for a name that
-is not there included; DEATHS are workers of that place that died and were replaced.
-"""
-STATUS_EXAMPLES = """\
+Without NAME: all mounts, one a line, also those of other users and those whose server is dead. With NAME: its workers,
+and what they have done since the mount was made. ERRORS are answers with an errno, ENOENT for a name that is not there
+included; BUSY is the number of requests in flight; DEATHS are workers of that place that died and were replaced.
+
 examples:
   ringmount status
-  ringmount status data
   watch -n 1 ringmount status data
   ringmount status data --json | jq '[.workers[].requests]'
 """
 UMOUNT = """\
 Stops a running mount as Ctrl-C would, also one that is in use, and waits until its processes have ended: requests in
-flight are answered, calls on files that are still open fail from then on. Where the server is dead ("Transport
-endpoint is not connected") it clears the mount away.
-"""
-UMOUNT_EXAMPLES = """\
+flight are answered, calls on files that are still open fail from then on. Where the server is dead ("Transport endpoint
+is not connected") it clears the mount away.
+
 examples:
   ringmount umount data
   ringmount umount /mnt/data
 """
-SCHEMA_EXAMPLES = """\
+SCHEMA = """\
+With yaml-language-server, editors help in a file whose first line names the schema:
+
+  # yaml-language-server: $schema=ringmount.schema.json
+
 examples:
   ringmount schema >ringmount.schema.json
-
-With yaml-language-server, editors then help in a file that starts with:
-  # yaml-language-server: $schema=ringmount.schema.json
 """
-COMPLETION_EXAMPLES = """\
+COMPLETION = """\
 examples:
   ringmount completion bash >~/.local/share/bash-completion/completions/ringmount
   ringmount completion zsh >~/.zfunc/_ringmount          with ~/.zfunc in $fpath
@@ -115,30 +115,28 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=_version(), help="show the version and exit")
     commands = top.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, summary: str, description: str, examples: str = "") -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=summary, description=description, epilog=examples)
+    def command(name: str, summary: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.\n\n{text}")
 
-    run = command("run", "serve a mount in the foreground, until Ctrl-C", RUN, RUN_EXAMPLES)
+    run = command("run", "serve a mount in the foreground, until Ctrl-C", RUN)
     run.add_argument("file", metavar="FILE.yaml", help="the mount's file")
 
-    check = command("check", "validate a mount's file and show its effective settings", CHECK, CHECK_EXAMPLES)
+    check = command("check", "validate a mount's file and show its effective settings", CHECK)
     check.add_argument("file", metavar="FILE.yaml", help="the mount's file")
 
     doctor = command("doctor", "say what this machine can do, and what to do about the rest", DOCTOR)
     doctor.add_argument("--json", action="store_true", help="print JSON, for programs")
 
-    status = command("status", "show running mounts, or one of them in detail", STATUS, STATUS_EXAMPLES)
+    status = command("status", "show running mounts, or one of them in detail", STATUS)
     status.add_argument("name", metavar="NAME", nargs="?", help="the mount's name")
     status.add_argument("--json", action="store_true", help="print JSON, for programs")
 
-    umount = command("umount", "stop a mount, or clear away one whose server is dead", UMOUNT, UMOUNT_EXAMPLES)
+    umount = command("umount", "stop a mount, or clear away one whose server is dead", UMOUNT)
     umount.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
 
-    schema = "print the JSON Schema of a mount's file, for editors"
-    command("schema", schema, schema.capitalize() + ".", SCHEMA_EXAMPLES)
+    command("schema", "print the JSON Schema of a mount's file, for editors", SCHEMA)
 
-    summary = "print a completion script for a shell"
-    completion = command("completion", summary, summary.capitalize() + ".", COMPLETION_EXAMPLES)
+    completion = command("completion", "print a completion script for a shell", COMPLETION)
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return top
 

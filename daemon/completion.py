@@ -9,25 +9,22 @@ from ringmount.daemon.exitcodes import ExitCode, Failure
 
 SHELLS = ("bash", "zsh", "fish")
 
-NAMES = "awk '/ - fuse[.]ringmount / {print $(NF-1)}' /proc/self/mountinfo"
-"""Prints the names of all mounts: the last field but one is a mount's source."""
+NAMES = r"sed -En 's/.* - fuse[.]ringmount ([^ ]+) .*/\1/p' /proc/self/mountinfo"
+"""Prints the names of all mounts. It holds no $, which fish would expand."""
 
-COMPLETERS: dict[str, dict[str, object]] = {
-    "name": {
-        "bash": "_ringmount_names",
-        "zsh": "_ringmount_names",
-        "fish": f"({NAMES})",
-        "preamble": {
-            "bash": f'_ringmount_names() {{ compgen -W "$({NAMES})" -- "$1"; }}',
-            "zsh": f'_ringmount_names() {{ local names; names=(${{(f)"$({NAMES})"}}); compadd -a names; }}',
-        },
-    },
-    "file": {
-        "bash": "_ringmount_files",
-        "zsh": "_files -g '*.y(a|)ml'",
-        "fish": "(__fish_complete_suffix .yaml)",
-        "preamble": {"bash": '_ringmount_files() { compgen -f -X \'!*.y?(a)ml\' -- "$1"; compgen -d -S / -- "$1"; }'},
-    },
+FUNCTIONS = {
+    "bash": f"""\
+_ringmount_names() {{ compgen -W "$({NAMES})" -- "$1"; }}
+_ringmount_files() {{ compgen -f -X '!*.yaml' -- "$1"; compgen -f -X '!*.yml' -- "$1"; compgen -d -S / -- "$1"; }}""",
+    "zsh": f"""\
+_ringmount_names() {{ local names; names=(${{(f)"$({NAMES})"}}); compadd -a names; }}
+_ringmount_files() {{ _files -g '*.(yaml|yml)' }}""",
+}
+"""What a script brings along; fish needs no functions."""
+
+COMPLETERS = {
+    "name": {"bash": "_ringmount_names", "zsh": "_ringmount_names", "fish": f"({NAMES})"},
+    "file": {"bash": "_ringmount_files", "zsh": "_ringmount_files", "fish": "(__fish_complete_suffix .yaml)"},
 }
 """What completes an argument, by its name in the parser (shtab's `.complete`)."""
 
@@ -47,7 +44,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
             f"this version of shtab knows no {shell}", "pip install --upgrade shtab", code=ExitCode.UNAVAILABLE
         )
     _mark(parser)
-    return shtab.complete(parser, shell=shell).rstrip("\n")
+    return shtab.complete(parser, shell=shell, preamble=FUNCTIONS.get(shell, "")).rstrip("\n")
 
 
 def _mark(parser: argparse.ArgumentParser) -> None:

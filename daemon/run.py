@@ -44,8 +44,9 @@ def run(path: str) -> None:
 
 def _settled(prepared: Prepared) -> MountConfig:
     """The settings, with what depends on the user and on the mountpoint as it is."""
-    allow_other = mounting.effective_allow_other(prepared.config, is_explicit="allow_other" in prepared.document.data)
     mountpoint = mounting.check_mountpoint(prepared.config.mountpoint)
+    is_explicit = "allow_other" in prepared.document.data
+    allow_other = mounting.effective_allow_other(prepared.config, is_explicit=is_explicit)
     return msgspec.structs.replace(prepared.config, allow_other=allow_other, mountpoint=mountpoint)
 
 
@@ -82,7 +83,9 @@ def _transport(supervisor: Supervisor) -> str:
     assert supervisor.session is not None
     protocol = f"FUSE 7.{supervisor.session.minor}"
     if supervisor.transport != "io_uring":
-        return f"{supervisor.transport}, {protocol}; no rings: {supervisor.transport_reason}"
+        chosen = supervisor.config.transport == supervisor.transport
+        reason = "as the mount's file says" if chosen else f"no rings, because {supervisor.transport_reason}"
+        return f"{supervisor.transport}, {protocol}; {reason}"
     plan, depth = supervisor.plan, supervisor.config.queue_depth
     memory = text.size(plan.buffer_bytes)
     return f"io_uring, {protocol}; {len(plan.depths)} queues of {depth} entries, {memory} of buffers at most"

@@ -1,6 +1,7 @@
 """`ringmount status`: running mounts in a table, or one of them in detail."""
 
 import json
+import os
 import time
 from typing import Any
 
@@ -14,7 +15,6 @@ from ringmount.daemon.places import Known
 
 HEADING = ("NAME", "USER", "MOUNTPOINT", "FILESYSTEM", "TRANSPORT", "WORKERS", "REQUESTS", "UP")
 WORKER_HEADING = ("WORKER", "CPU", "PID", "STATE", "REQUESTS", "ERRORS", "READ", "WRITTEN", "BUSY", "DEATHS", "RSS")
-NO_SERVER = "no server answers for it"
 
 
 class WorkerStatus(msgspec.Struct):
@@ -58,7 +58,7 @@ class Found(msgspec.Struct):
     status: MountStatus | None = None
     raw: dict[str, Any] | None = None
     """The status with what this version does not know of."""
-    error: str = NO_SERVER
+    error: str = ""
 
     @property
     def mountpoint(self) -> str:
@@ -99,11 +99,13 @@ def look_at(known: Known) -> Found | None:
             raw = connection.ask("status")
         status = checked(identity.name, raw)
     except client.NotRunning:
-        return Found(known) if known.mountpoints else None
+        is_own = identity.owner == os.geteuid()
+        error = "no server answers for it" if is_own else "its server cannot be asked from here"
+        return Found(known, error=error) if known.mountpoints else None
     except Failure as failure:
         return Found(known, error=failure.message)
     if known.mountpoints and status.mountpoint not in known.mountpoints:
-        return Found(known)  # a dead one of the same name as one that runs
+        return Found(known, error="the server of that name serves another mount")
     return Found(known, status, raw)
 
 

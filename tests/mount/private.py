@@ -28,6 +28,8 @@ USERS_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": HOME, "XDG_RUNTIME_DIR": f
 
 SETUP = f"""
 set -e
+# A copy of somebody's mount would keep it alive after he unmounted it.
+awk '/ - fuse/ {{print $5}}' /proc/self/mountinfo | while read -r path; do umount -l "$(printf "$path")"; done
 mount -t tmpfs -o mode=755 none /mnt
 mknod -m 666 /mnt/fuse c 10 229
 mount --bind /mnt/fuse /dev/fuse
@@ -76,14 +78,14 @@ class Private:
         file.chmod(0o644)
         return path
 
-    def write_config(self, name: str, **settings: Any) -> str:
+    def write_config(self, name: str, folder: str = "/mnt", **settings: Any) -> str:
         """Writes a mount's file; returns its path there."""
-        return self.write(f"/mnt/{name}.yaml", yaml.safe_dump(settings))
+        return self.write(f"{folder}/{name}.yaml", yaml.safe_dump(settings))
 
     def mounts(self) -> list[str]:
         """The FUSE mounts there, as lines of mountinfo."""
-        lines = (self.root / "proc/self/mountinfo").parent.parent / str(self.pid) / "mountinfo"
-        return [line for line in lines.read_text().splitlines() if " - fuse" in line]
+        table = Path(f"/proc/{self.pid}/mountinfo").read_text()
+        return [line for line in table.splitlines() if " - fuse" in line]
 
 
 def environment(user: bool) -> dict[str, str]:
@@ -140,6 +142,15 @@ class Server:
         self.process = process
         self.output = output
 
+    def kill(self) -> None:
+        """Ends it as a crash does, and waits for the end of its workers, who do not outlive it."""
+        self.process.kill()
+        self.process.wait(timeout=30)
+        deadline = time.monotonic() + 30
+        while processes_of(self.process.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
     def stop(self) -> str:
         """Ends it as Ctrl-C does; returns what it said at the end."""
         self.process.send_signal(signal.SIGINT)
@@ -151,6 +162,7 @@ class Server:
 @contextlib.contextmanager
 def serve(place: Private, file: str, *, user: bool = False, launcher: Sequence[str] = ()) -> Iterator[Server]:
     """A server for the time of the block; it fails if the mount does not come up, or anything is left."""
+    owner = f"user_id={65534 if user else 0},"
     process = subprocess.Popen(
         [*place.launcher(user=user), *launcher, sys.executable, "-P", "-m", "ringmount.daemon", "run", file],
         env=environment(user),
@@ -169,7 +181,9 @@ def serve(place: Private, file: str, *, user: bool = False, launcher: Sequence[s
         if process.poll() is None:
             server.stop()
         assert processes_of(process.pid) == []
-        assert place.mounts() == []
+        assert [
+            line for line in place.mounts() if f" fuse.ringmount {Path(file).stem} " in line and owner in line
+        ] == []
     finally:
         watchdog.cancel()
         kill_session(process.pid)
