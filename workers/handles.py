@@ -1,0 +1,150 @@
+"""The table of open files in shared memory, and what this worker keeps for them.
+
+One table serves all processes of a mount; `native/handles.c` keeps it and says how it survives deaths. This module
+gives it the shape of `ringmount.workers.api.Handles`. Under the policy `reopen` each worker has objects of its
+own for handles (`local`), which are not shared.
+
+Rule for a change here: `fd` is on the way of every READ and WRITE; it stays a look into memory.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ringmount.workers._native import ffi, lib
+from ringmount.workers.api import Handle, NodeId
+
+DEFAULT_CAPACITY = 1 << 20
+"""Handles; each costs 40 bytes when it is used."""
+
+_SLOT = 0xFFFF_FFFF
+_FILLING = 1 << 31
+_NO_DESCRIPTOR = 1
+_ITERATE = 256
+
+
+class HandleInfo(msgspec.Struct, frozen=True):
+    """All that the table knows of an open file. `fd` is -1 without a descriptor; `worker` opened it; `lock_owner` and
+    `extra` are what `note` kept."""
+
+    fh: Handle
+    node: NodeId
+    flags: int
+    fd: int
+    worker: int
+    lock_owner: int
+    extra: int
+
+
+def size(capacity: int = DEFAULT_CAPACITY) -> int:
+    """Bytes of a table of `capacity` handles."""
+    return int(lib.rm_handles_size(capacity))
+
+
+def _error(result: int) -> OSError:
+    return OSError(-result, os.strerror(-result))
+
+
+def _info(handle: Any) -> HandleInfo:
+    return HandleInfo(handle.fh, handle.node, handle.flags, handle.fd, handle.worker, handle.lock_owner, handle.extra)
+
+
+class HandleTable:
+    """The table at `address`, `size` bytes long, as worker number `worker` sees it (`ringmount.workers.api.Handles`).
+
+    `create`: make it, in zeroed memory. Otherwise OSError EINVAL if there is none of this size, EPROTONOSUPPORT if
+    another version of ringmount made it.
+    """
+
+    def __init__(self, address: int, size: int, worker: int, *, create: bool = False) -> None:
+        self._base = ffi.cast("char *", address)
+        self._worker = worker
+        self._local: dict[Handle, Any] = {}
+        self._check(lib.rm_handles_create(self._base, size) if create else lib.rm_handles_open(self._base, size))
+        words = ffi.buffer(self._base + 4096, lib.rm_handles_capacity(self._base) * 8)
+        self._words = memoryview(words).cast("Q").toreadonly()
+
+    def _check(self, result: int) -> int:
+        if result < 0:
+            raise _error(result)
+        return result
+
+    # --- what filesystems use (api.Handles) -------------------------------------------------------
+
+    def add(self, node: NodeId, flags: int, fd: int = -1) -> Handle:
+        """Records an open file; `fd` belongs to the handle from here on. OSError ENFILE when the table is full."""
+        fh: Handle = lib.rm_handles_add(self._base, self._worker, node, flags, fd)
+        if fh < 0:
+            raise _error(fh)
+        return fh
+
+    def fd(self, fh: Handle) -> int:
+        """The handle's descriptor. OSError EBADF if the handle is not known or has none."""
+        try:
+            word = self._words[fh & _SLOT]
+        except IndexError:
+            raise _error(-errno.EBADF) from None
+        state = word & _SLOT
+        if word >> 32 != fh >> 32 or state <= _NO_DESCRIPTOR or state >= _FILLING:
+            raise _error(-errno.EBADF)
+        return state - 2
+
+    def info(self, fh: Handle) -> tuple[NodeId, int]:
+        """The handle's node and open flags. OSError EBADF."""
+        handle = self.get(fh)
+        return handle.node, handle.flags
+
+    def remove(self, fh: Handle) -> int:
+        """Ends the handle; its descriptor (or -1) is the caller's. One caller gets it, all others OSError EBADF."""
+        fd: int = lib.rm_handles_remove(self._base, self._worker, fh)
+        if fd < -1:
+            raise _error(fd)
+        return fd
+
+    # --- what this worker keeps for a handle (policy `reopen`) ------------------------------------
+
+    def local(self, fh: Handle) -> Any:
+        """The object that this worker keeps for the handle, or None."""
+        return self._local.get(fh)
+
+    def set_local(self, fh: Handle, value: Any) -> None:
+        """Keeps an object for the handle, in this worker only."""
+        self._local[fh] = value
+
+    def pop_local(self, fh: Handle) -> Any:
+        """Stops keeping the handle's object and returns it, or None."""
+        return self._local.pop(fh, None)
+
+    def sweep_local(self) -> list[Any]:
+        """Stops keeping objects of handles that have ended, in whichever worker, and returns them to be closed."""
+        ended = [fh for fh in list(self._local) if not self._is_live(fh)]
+        return [self._local.pop(fh) for fh in ended]
+
+    def _is_live(self, fh: Handle) -> bool:
+        word = self._words[fh & _SLOT]
+        return word >> 32 == fh >> 32 and 0 < word & _SLOT < _FILLING
+
+    # --- what the engine and the supervisor use ---------------------------------------------------
+
+    def get(self, fh: Handle) -> HandleInfo:
+        """All that is known of the handle. OSError EBADF."""
+        handle = ffi.new("struct rm_handle *")
+        self._check(lib.rm_handles_get(self._base, fh, handle))
+        return _info(handle)
+
+    def note(self, fh: Handle, lock_owner: int = 0, extra: int = 0) -> None:
+        """Keeps two numbers with the handle, for a successor. OSError EBADF."""
+        self._check(lib.rm_handles_note(self._base, fh, lock_owner, extra))
+
+    def iterate(self) -> Iterator[HandleInfo]:
+        """All handles, each as of the instant it is read."""
+        cursor, handles = ffi.new("uint32_t *"), ffi.new("struct rm_handle[]", _ITERATE)
+        while n := lib.rm_handles_iterate(self._base, cursor, handles, _ITERATE):
+            yield from [_info(handles[i]) for i in range(n)]
+
+    def sweep(self, worker: int) -> int:
+        """Frees what the dead worker of this number was about to add; returns how many. Before its successor starts."""
+        return int(lib.rm_handles_sweep(self._base, worker))
