@@ -716,8 +716,9 @@ class Filesystem:
     ) -> MaybeAsync[int | WriteTo]:
         """Writes `data` (the request's own memory: do not keep it) and returns the bytes written.
 
-        `flags`: FUSE_WRITE_CACHE (from the page cache: the caller is unknown), FUSE_WRITE_KILL_SUIDGID. ENOSYS
-        reaches the caller.
+        `flags`: in the lowest three bits FUSE_WRITE_* of `ringmount.workers.abi` (CACHE: from the page cache, the
+        caller is unknown; KILL_SUIDGID), above them the open file's flags of open(2) as they are at the time
+        (O_APPEND). ENOSYS reaches the caller.
         """
         raise _enosys()
 

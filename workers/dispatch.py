@@ -501,10 +501,14 @@ def call_read(method: Any) -> Call:
     return call
 
 
+WRITE_FLAGS = 7
+"""The bits of FUSE_WRITE_*. In open(2)'s flags they are the access mode, which a WRITE need not tell."""
+
+
 def call_write(method: Any) -> Call:
     def call(request: Request) -> Any:
-        fh, offset, _, write_flags, _, _, _, data = request.decode()
-        return method(request, request.nodeid, fh, offset, data, write_flags)
+        fh, offset, _, write_flags, _, flags, _, data = request.decode()
+        return method(request, request.nodeid, fh, offset, data, write_flags | flags & ~WRITE_FLAGS)
 
     return call
 

@@ -23,6 +23,7 @@ from ringmount.workers.abi import Opcode
 from ringmount.workers.api import ReadFrom, SyncOf, WriteTo
 from ringmount.workers.arena import JOURNAL_SIZE, Arena
 from ringmount.workers.dispatch import Answer, Handler, Replies, Request, errno_of, handlers
+from ringmount.workers.nodes import NodeTable
 from ringmount.workers.ring import (
     DEVICE_ERROR,
     IO,
@@ -47,6 +48,7 @@ STATE_AT: int = ffi.offsetof("struct rm_journal", "state")
 INTERRUPTED_AT: int = ffi.offsetof("struct rm_journal", "interrupted")
 WORDS = JOURNAL_SIZE // 4
 
+NO_INTENT = ffi.NULL
 STARTED: int = lib.RM_STARTED
 ANSWERED: int = lib.RM_ANSWERED
 
@@ -87,10 +89,12 @@ class Engine:
         worker: int,
         filesystem: api.Filesystem,
         replies: Replies,
+        nodes: NodeTable,
         send: Callable[[messages.Message], None],
     ) -> None:
         self.arena = arena
         self.filesystem = filesystem
+        self.nodes = nodes
         self.transport: Ring | Device
         self.answered: list[int] = []
         """Entries whose replies wait for the next turn."""
@@ -104,6 +108,7 @@ class Engine:
         self._words = self._journal.cast("I")
         self._longs = self._journal.cast("Q")
         self._requests = {index: self._request(index) for index in arena.entries_of(worker)}
+        self._intents = {index: arena.c.journal[index].intent for index in self._requests}
         self._tasks: dict[int, asyncio.Task[Answer]] = {}
         self._pool = ThreadPoolExecutor(filesystem.threads, "handler") if filesystem.threads else None
         self._interruptible = filesystem.interrupt_sync

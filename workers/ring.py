@@ -13,7 +13,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ringmount.workers import abi
 from ringmount.workers._native import ffi, lib
@@ -158,6 +158,10 @@ class Ring:
         got = lib.rm_turn(self._c, self._commits.array, count, wait, self._events.array, MAX_EVENTS)
         return self._events.first(check(got, "io_uring_enter"))
 
+    def accelerate(self, fast: Any) -> None:
+        """Lets a `struct rm_fast *` answer what it can, inside `turn`."""
+        lib.rm_ring_accelerate(self._c, fast)
+
     def close(self) -> None:
         """Gives the queue back: the kernel withdraws the entries."""
         if self._c:
@@ -226,6 +230,10 @@ class Device:
         count = self._commits.fill(commits)
         got = lib.rm_device_turn(self._c, self._commits.array, count, -1 if wait else 0, self._events.array, MAX_EVENTS)
         return self._events.first(check(got, "/dev/fuse"))
+
+    def accelerate(self, fast: Any) -> None:
+        """Lets a `struct rm_fast *` answer what it can, inside `turn`."""
+        lib.rm_device_accelerate(self._c, fast)
 
     def close(self) -> None:
         """Closes the clone: requests read but not answered end with ECONNABORTED."""

@@ -27,6 +27,7 @@ from ringmount.config.model import MountConfig
 from ringmount.workers import api, codec, death, load, messages, recovery
 from ringmount.workers._native import lib
 from ringmount.workers.abi import Opcode
+from ringmount.workers.accelerate import Accelerated, Tables
 from ringmount.workers.arena import Arena
 from ringmount.workers.dispatch import Replies
 from ringmount.workers.engine import ConnectionGone, Engine, EngineIo, RingRefused
@@ -91,6 +92,7 @@ class MountView:
         self.worker = setup.index
         self.workers = setup.workers
         self.max_write = config.max_write
+        self._arena = arena
         self._fd_owners = arena.section("fd_owners").cast("H") if setup.shared_files else None
 
     @staticmethod
@@ -101,6 +103,12 @@ class MountView:
         if policy is api.HandlePolicy.REOPEN:
             return ReopenHandles(address, size, setup.index, lambda fh: send(messages.Released(fh)))
         return HandleTable(address, size, setup.index)
+
+    def tables(self) -> Tables:
+        """For filesystems that answer in C."""
+        arena, owners = self._arena, self._fd_owners
+        size = 0 if owners is None else len(owners)
+        return Tables(arena.address("nodes"), arena.address("handles"), arena.address("fd_owners"), size)
 
     def own_fd(self, fd: int) -> int:
         if self._fd_owners is not None and fd < len(self._fd_owners):
@@ -149,7 +157,8 @@ class Worker:
         if cls.handle_policy is api.HandlePolicy.SINGLE:
             self.single = SingleCounts()
         self.is_async = load.describe(cls).is_async or cls.threads > 0
-        self.engine = Engine(self.arena, setup.index, self.filesystem, self._replies(), self.outbox.send)
+        self.replies = self._replies()
+        self.engine = Engine(self.arena, setup.index, self.filesystem, self.replies, self.mount.nodes, self.outbox.send)
         self.engine.mail = self._mail
         io.engine = self.engine
 
@@ -204,6 +213,10 @@ class Worker:
             ring.register(free)
         else:
             engine.transport = Device(self.arena, index, fds[0], mail_fd, free)
+        if isinstance(self.filesystem, Accelerated):
+            fast = self.filesystem.accelerate(self.mount.tables(), self.replies)
+            if fast is not None:
+                engine.transport.accelerate(fast)
         engine.transport.listen()
         for leftover in left:
             self._take_over(leftover)
@@ -227,6 +240,7 @@ class Worker:
             engine.serve(index)
             return
         recovery.restore_payload(self.arena, index)
+        self.mount.nodes.settle(journal.intent)  # a reference that was counted for an answer that never went out
         journal.deaths += 1
         opcode = int.from_bytes(bytes(journal.header)[4:8], "little")
         if opcode in recovery.IDEMPOTENT and self.setup.config.on_crash == "retry":

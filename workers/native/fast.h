@@ -7,11 +7,24 @@
 #include "arena.h"
 
 struct rm_fast_setup {
+	void *nodes;
 	void *handles;
+	uint16_t *fd_owners;
+	uint32_t fd_owners_size;
+	int worker;
+	int top;
+	int root;
+	int mount;
 	uint64_t device;
 	uint64_t attr_valid;
+	uint64_t entry_valid;
 	uint32_t attr_valid_nsec;
-	uint32_t opcodes[2];
+	uint32_t entry_valid_nsec;
+	uint32_t remembers_missing;
+	uint32_t read_only_reply;
+	int read_flags;
+	int knows_noappend;
+	uint64_t opcodes;
 };
 
 struct rm_fast;

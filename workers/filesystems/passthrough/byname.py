@@ -82,16 +82,21 @@ class ByName:
             if child == node:
                 return fd
             folder = self._descriptors.keep(child, fd)
-        return os.dup(folder)
+        fd = self._descriptors.with_room(os.dup, folder)  # of a pin, which another worker may just have given up
+        return self._verified(fd, *system.file_handle(fd), node)
 
     def _step(self, folder: int, name: bytes, child: NodeId) -> int:
         try:
             fd, handle, number = self._descriptors.with_room(system.lookup, folder, name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise OSError(errno.ESTALE, "its name is gone") from None
+        return self._verified(fd, handle, number, child)
+
+    def _verified(self, fd: int, handle: bytes, number: int, node: NodeId) -> int:
+        """The descriptor, if it is the node's; otherwise it is closed."""
         try:
-            if self._identities.key(fd, os.fstat(fd), handle, number) != self._nodes.key(child):
-                raise OSError(errno.ESTALE, "another object has its name")
+            if self._identities.key(fd, os.fstat(fd), handle, number) != self._nodes.key(node):
+                raise OSError(errno.ESTALE, "another object is there")
         except BaseException:
             os.close(fd)
             raise

@@ -7,10 +7,10 @@ there are never so many that open files find no room.
 import errno
 import os
 import resource
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from ringmount.workers._native import lib
 from ringmount.workers.api import Mount, NodeId
 
 P = ParamSpec("P")
@@ -49,18 +49,16 @@ class Descriptors:
     def __init__(self, mount: Mount, own: OwnDescriptors, limit: int) -> None:
         self._watch = mount.nodes.watch
         self._own = own
-        self._limit = limit
-        self._fds: OrderedDict[NodeId, int] = OrderedDict()
+        self.fast = lib.rm_fast_new(limit)
+        """The table itself, a `struct rm_fast *`: native/fast.c answers requests from it."""
 
     def __len__(self) -> int:
-        return len(self._fds)
+        return int(lib.rm_fast_count(self.fast))
 
     def get(self, node: NodeId) -> int | None:
         """The node's descriptor, good until the next `keep` but for the few used last."""
-        fd = self._fds.get(node)
-        if fd is not None:
-            self._fds.move_to_end(node)
-        return fd
+        fd: int = lib.rm_fast_get(self.fast, node)
+        return None if fd < 0 else fd
 
     def keep(self, node: NodeId, fd: int) -> int:
         """Takes `fd` over. Returns the node's descriptor: this one, or the one that was there. OSError ESTALE."""
@@ -73,15 +71,15 @@ class Descriptors:
         except OSError:
             os.close(fd)
             raise
-        self._fds[node] = self._own.note(fd)
-        if len(self._fds) > self._limit:
-            self._close_oldest()
+        oldest = lib.rm_fast_put(self.fast, node, self._own.note(fd))
+        if oldest >= 0:
+            self._own.close(oldest)
         return fd
 
     def drop(self, node: NodeId) -> None:
         """Closes the node's descriptor, if there is one."""
-        fd = self._fds.pop(node, None)
-        if fd is not None:
+        fd = lib.rm_fast_drop(self.fast, node)
+        if fd >= 0:
             self._own.close(fd)
 
     def with_room(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -95,16 +93,13 @@ class Descriptors:
 
     def _halve(self) -> bool:
         """Leaves those alone that a method may hold at the moment."""
-        if len(self._fds) < FEWEST:
+        if len(self) < FEWEST:
             return False
-        for _ in range(len(self._fds) // 2):
-            self._close_oldest()
+        for _ in range(len(self) // 2):
+            self._own.close(lib.rm_fast_oldest(self.fast))
         return True
-
-    def _close_oldest(self) -> None:
-        self._own.close(self._fds.popitem(last=False)[1])
 
     def close(self) -> None:
         """Closes all."""
-        while self._fds:
-            self._close_oldest()
+        while len(self):
+            self._own.close(lib.rm_fast_oldest(self.fast))

@@ -59,7 +59,7 @@ class Files(Base):
     def __init__(self, options: Options, mount: Mount) -> None:
         super().__init__(options, mount)
         in_memory = system.filesystem_type(self.objects.top) in (system.TMPFS_MAGIC, system.RAMFS_MAGIC)
-        self._read_flags = 0 if in_memory else NOWAIT  # tmpfs refuses RWF_NOWAIT, and has nothing to wait for
+        self.read_flags = 0 if in_memory else NOWAIT  # tmpfs refuses RWF_NOWAIT, and has nothing to wait for
         self._fd = mount.handles.fd
 
     def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
@@ -72,14 +72,14 @@ class Files(Base):
     def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int | ReadFrom:
         fd = self._fd(fh)
         try:
-            done = size = os.preadv(fd, [buffer], offset, self._read_flags)
+            done = size = os.preadv(fd, [buffer], offset, self.read_flags)
             while size and done < len(buffer):  # the end of the file, or of what is in memory
-                size = os.preadv(fd, [buffer[done:]], offset + done, self._read_flags)
+                size = os.preadv(fd, [buffer[done:]], offset + done, self.read_flags)
                 done += size
         except BlockingIOError:
             return ReadFrom(fd, offset)
         except OSError as error:
-            if error.errno == errno.EOPNOTSUPP and self._read_flags:
+            if error.errno == errno.EOPNOTSUPP and self.read_flags:
                 return ReadFrom(fd, offset)
             if error.errno == errno.EINVAL and clear_direct(fd):
                 return os.preadv(fd, [buffer], offset)

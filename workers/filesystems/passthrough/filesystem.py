@@ -1,5 +1,10 @@
 """The passthrough filesystem: the parts together."""
 
+from typing import Any
+
+from ringmount.workers.accelerate import Tables
+from ringmount.workers.dispatch import ROUTES, Replies
+from ringmount.workers.filesystems.passthrough import fast
 from ringmount.workers.filesystems.passthrough.attributes import Attributes
 from ringmount.workers.filesystems.passthrough.files import Files
 from ringmount.workers.filesystems.passthrough.folders import Folders
@@ -24,6 +29,15 @@ class Passthrough(Names, Attributes, Files, Folders):
     def variant(cls, options: Options) -> type["Passthrough"]:
         """The class that serves these options."""
         return PassthroughLocks if options.locks == "backing" else cls
+
+    def accelerate(self, tables: Tables, replies: Replies) -> Any:
+        """See `ringmount.workers.accelerate.Accelerated`. What a subclass does differently is left to it."""
+        opcodes = [
+            opcode
+            for opcode in fast.ANSWERED
+            if getattr(type(self), ROUTES[opcode].method) is getattr(Passthrough, ROUTES[opcode].method)
+        ]
+        return fast.set_up(self, tables, replies, opcodes)
 
 
 class PassthroughLocks(Locks, Passthrough):

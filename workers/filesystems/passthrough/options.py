@@ -19,11 +19,15 @@ class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     source that other processes, mounts or machines lock as well; the other way round in each of these points.
 
     `xattr`: whether extended attributes and access control lists are shown and can be set.
+
+    `fast`: whether the commonest requests are answered in C. Off, all go through the methods in Python: slower, and
+    useful only to tell the two apart.
     """
 
     source: str
     locks: Literal["kernel", "backing"] = "kernel"
     xattr: bool = True
+    fast: bool = True
 
 
 def check(options: Options, mountpoint: str) -> None:

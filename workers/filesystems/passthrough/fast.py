@@ -1,0 +1,42 @@
+"""Which requests native/fast.c answers without the interpreter.
+
+The methods of this package are the reference. C answers what is common and simple, for a source whose objects are
+opened by their handles and a mount whose permissions the kernel checks; everything else, and every error but a
+missing name, comes to the methods.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from ringmount.workers._native import ffi, lib
+from ringmount.workers.abi import Opcode
+from ringmount.workers.accelerate import Tables
+from ringmount.workers.dispatch import Replies
+from ringmount.workers.filesystems.passthrough.files import Files
+from ringmount.workers.filesystems.passthrough.openflags import KNOWS_NOAPPEND
+
+ANSWERED = (Opcode.LOOKUP, Opcode.GETATTR, Opcode.OPEN, Opcode.READ, Opcode.WRITE, Opcode.RELEASE, Opcode.FLUSH)
+"""What C can answer."""
+
+
+def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[int]) -> Any:
+    """The `struct rm_fast *` that answers these opcodes for `files`, or None where C must not answer."""
+    objects = files.objects
+    if not files.options.fast or files.credentials.checks or not objects.identities.opens_by_handle:
+        return None
+    setup = ffi.new("struct rm_fast_setup *")
+    setup.nodes = ffi.cast("void *", tables.nodes)
+    setup.handles = ffi.cast("void *", tables.handles)
+    setup.fd_owners = ffi.cast("uint16_t *", tables.fd_owners)
+    setup.fd_owners_size = tables.fd_owners_size
+    setup.worker = files.mount.worker
+    setup.top, setup.root = objects.top, objects.root
+    setup.mount, setup.device = objects.identities.mount_number, objects.identities.device
+    setup.entry_valid, setup.entry_valid_nsec = replies.entry_valid
+    setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
+    setup.remembers_missing = replies.negative_valid > (0, 0)
+    setup.read_only_reply, setup.read_flags = files.read_only_reply, files.read_flags
+    setup.knows_noappend = KNOWS_NOAPPEND != 0
+    setup.opcodes = sum(1 << opcode for opcode in opcodes)
+    lib.rm_fast_set_up(objects.descriptors.fast, setup)
+    return objects.descriptors.fast
