@@ -194,7 +194,7 @@ def test_a_read_from_the_disk_is_left_to_the_ring(worker: Worker, file: tuple[No
 
 
 def on_tmpfs(worker: Worker) -> bool:
-    return worker.fs._read_flags == 0
+    return worker.fs.read_flags == 0
 
 
 def test_a_part_that_is_in_memory_is_no_end_of_file(
@@ -220,7 +220,7 @@ def test_a_filesystem_that_cannot_tell_is_read_by_the_ring(
         raise OSError(errno.EOPNOTSUPP, "no RWF_NOWAIT")
 
     monkeypatch.setattr(os, "preadv", preadv)
-    worker.fs._read_flags = os.RWF_NOWAIT
+    worker.fs.read_flags = os.RWF_NOWAIT
     fd = worker.mount.handles.fd(file[1])
     assert worker.fs.read(worker.root, *file, 0, memoryview(bytearray(1))) == ReadFrom(fd, 0)
 
