@@ -1,5 +1,6 @@
 """The command `ringmount` on mounts that serve: what each of its commands prints and does."""
 
+import contextlib
 import json
 import os
 import pty
@@ -8,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mount.support import (
@@ -32,6 +35,40 @@ def source(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "hello.txt").write_text("hello\n")
     return folder
+
+
+@contextlib.contextmanager
+def started(file: Path, mountpoint: Path, **options: Any) -> "Iterator[subprocess.Popen[str]]":
+    """`ringmount run` in a session of its own, of which nothing is left after the block."""
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(file)],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        text=True,
+        start_new_session=True,
+        cwd="/",
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            clean_up(process.pid, mountpoint)
+
+
+def clean_up(session: int, mountpoint: Path) -> None:
+    """Ends what a failed test may have left."""
+    for pid in processes_of(session):
+        os.kill(pid, signal.SIGKILL)
+    if is_mounted(mountpoint):
+        subprocess.run(["umount", "-l", str(mountpoint)], timeout=30, check=True)
+
+
+def wait_for_mount(process: "subprocess.Popen[str]", mountpoint: Path) -> None:
+    """Until the server has mounted and answers questions."""
+    deadline = time.monotonic() + 30
+    while not (is_mounted(mountpoint) and ringmount("status", "own").returncode == 0):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # --- run ------------------------------------------------------------------------------------------------------------
@@ -65,9 +102,7 @@ def test_ctrl_c_in_a_terminal_unmounts_and_leaves_nothing(tmp_path: Path, source
     """The terminal sends SIGINT to the whole foreground group, workers and all."""
     (tmp_path / "mnt").mkdir()
     options = {"source": str(source)}
-    file = write_config(
-        tmp_path, "terminal", mountpoint=str(tmp_path / "mnt"), filesystem="passthrough", options=options
-    )
+    file = write_config(tmp_path, "own", mountpoint=str(tmp_path / "mnt"), filesystem="passthrough", options=options)
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(COMMAND[0], [*COMMAND, "run", str(file)])
@@ -80,8 +115,7 @@ def test_ctrl_c_in_a_terminal_unmounts_and_leaves_nothing(tmp_path: Path, source
         assert "warning" not in said
         assert_nothing_left(pid, tmp_path / "mnt")
     finally:
-        for left in processes_of(pid):
-            os.kill(left, signal.SIGKILL)
+        clean_up(pid, tmp_path / "mnt")
         os.close(terminal)
 
 
@@ -104,46 +138,39 @@ def test_sigterm_before_the_mount_is_made_ends_it_without_one(tmp_path: Path) ->
         "    def lookup(self, ctx, parent, name): ...\n"
         "    def getattr(self, ctx, node, fh): ...\n"
     )
-    file = write_config(tmp_path, "slow", mountpoint=str(tmp_path / "mnt"), filesystem="slow:Slow")
-    with subprocess.Popen(
-        [*COMMAND, "run", str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
+    file = write_config(tmp_path, "own", mountpoint=str(tmp_path / "mnt"), filesystem="slow:Slow")
+    with started(file, tmp_path / "mnt") as process:
         while not (tmp_path / "begun").exists():
             assert process.poll() is None
             time.sleep(0.01)
         process.terminate()
         process.terminate()  # its workers do not listen: do not wait for them
         out, err = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert out == "ringmount: slow: stopped before it was mounted\n", err
-    assert_nothing_left(process.pid, tmp_path / "mnt")
+        assert process.returncode == 0
+        assert out == "ringmount: own: stopped before it was mounted\n", err
+        assert_nothing_left(process.pid, tmp_path / "mnt")
 
 
 def test_a_mount_goes_on_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
-    file = write_config(tmp_path, "mute", mountpoint=str(tmp_path / "mnt"), filesystem="memory")
+    file = write_config(tmp_path, "own", mountpoint=str(tmp_path / "mnt"), filesystem="memory")
     read_end, write_end = os.pipe()
     os.close(read_end)
-    with subprocess.Popen([*COMMAND, "run", str(file)], stdout=write_end, start_new_session=True, cwd="/") as process:
+    with started(file, tmp_path / "mnt", stdout=write_end) as process:
         os.close(write_end)
-        while not (is_mounted(tmp_path / "mnt") and ringmount("status", "mute").returncode == 0):
-            assert process.poll() is None
-            time.sleep(0.01)
-        assert ringmount("umount", "mute").returncode == 0
+        wait_for_mount(process, tmp_path / "mnt")
+        assert ringmount("umount", "own").returncode == 0
         assert process.wait(timeout=30) == 0
 
 
 def test_a_mountpoint_may_be_given_by_a_symbolic_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    file = write_config(tmp_path, "linked", mountpoint=str(tmp_path / "link"), filesystem="memory")
-    with subprocess.Popen([*COMMAND, "run", str(file)], start_new_session=True, cwd="/") as process:
-        while not is_mounted(tmp_path / "real"):
-            assert process.poll() is None
-            time.sleep(0.01)
-        assert ringmount("umount", str(tmp_path / "link")).stdout == (
-            f"ringmount: linked: unmounted from {tmp_path / 'real'}\n"
-        )
+    file = write_config(tmp_path, "own", mountpoint=str(tmp_path / "link"), filesystem="memory")
+    with started(file, tmp_path / "real") as process:
+        wait_for_mount(process, tmp_path / "real")
+        stopped = ringmount("umount", str(tmp_path / "link"))
+        assert stopped.stdout == f"ringmount: own: unmounted from {tmp_path / 'real'}\n"
         assert process.wait(timeout=30) == 0
 
 
