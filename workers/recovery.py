@@ -13,6 +13,9 @@ from ringmount.workers import abi
 from ringmount.workers._native import ffi, lib
 from ringmount.workers.arena import JOURNAL_SIZE, Arena
 
+MOST_DEATHS = 2
+"""A request that so many workers died of is not run again."""
+
 COMMIT_ID_AT = 264  # in fuse_uring_req_header
 STATE = struct.Struct("<I")
 JOURNAL_COMMIT_ID = struct.Struct("<Q")

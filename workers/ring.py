@@ -218,6 +218,14 @@ class Device:
         """Sends an answer that a predecessor left behind. Raises nothing: ENOENT says that it was sent."""
         lib.rm_device_reply(self._c, index)
 
+    def unread(self) -> list[int]:
+        """Entries, free to all appearances, with requests that a predecessor had just read when it was killed.
+
+        Their journals say what they are from here on (recovery.leftovers).
+        """
+        found = ffi.new("uint32_t[]", len(self._free))
+        return list(found[0 : lib.rm_device_unread(self._c, found)])
+
     def has_room(self) -> bool:
         """False while every entry holds a request: the descriptor is then readable to no end."""
         return bool(lib.rm_device_room(self._c))

@@ -30,7 +30,7 @@ from ringmount.workers.abi import Opcode
 from ringmount.workers.accelerate import Accelerated, Tables
 from ringmount.workers.arena import Arena
 from ringmount.workers.dispatch import Replies
-from ringmount.workers.engine import ConnectionGone, Engine, EngineIo, RingRefused
+from ringmount.workers.engine import HEADER, ConnectionGone, Engine, EngineIo, RingRefused
 from ringmount.workers.handles import HandleTable
 from ringmount.workers.nodes import NodeTable
 from ringmount.workers.notify import Notifier
@@ -212,7 +212,10 @@ class Worker:
             engine.transport = ring
             ring.register(free)
         else:
-            engine.transport = Device(self.arena, index, fds[0], mail_fd, free)
+            device = Device(self.arena, index, fds[0], mail_fd, free)
+            engine.transport = device
+            if device.unread():
+                left = recovery.leftovers(self.arena, index)
         if isinstance(self.filesystem, Accelerated):
             fast = self.filesystem.accelerate(self.mount.tables(), self.replies)
             if fast is not None:
@@ -242,13 +245,22 @@ class Worker:
         recovery.restore_payload(self.arena, index)
         self.mount.nodes.settle(journal.intent)  # a reference that was counted for an answer that never went out
         journal.deaths += 1
-        opcode = int.from_bytes(bytes(journal.header)[4:8], "little")
-        if opcode in recovery.IDEMPOTENT and self.setup.config.on_crash == "retry":
+        _, opcode, unique, node, uid, _, pid, *_ = HEADER.unpack(bytes(journal.header))
+        may_run = opcode in recovery.IDEMPOTENT and self.setup.config.on_crash == "retry"
+        if may_run and journal.deaths < recovery.MOST_DEATHS:
             self.record.retried += 1
             engine.serve(index)
         else:
             self.record.lost += 1
-            log.error("%s was under way when a worker died: answered EIO", Opcode(opcode).name)
+            log.error(
+                "%s (request %d) of node %d for process %d of user %d was under way when %s died: answered EIO",
+                Opcode(opcode).name,
+                unique,
+                node,
+                pid,
+                uid,
+                "a worker" if journal.deaths == 1 else f"{journal.deaths} workers",
+            )
             engine.reply(index, errno.EIO, 0)
 
     # --- loops ------------------------------------------------------------------------------------------------------

@@ -455,6 +455,12 @@ void rm_device_free(struct rm_device *device)
 	free(device);
 }
 
+/* A request is read so that a WRITE's data lands page-aligned at the payload's start. */
+static struct in_header *read_area(const struct rm_arena *arena, uint32_t index)
+{
+	return (struct in_header *)(rm_entry_page(arena, index) + RM_ENTRY_PAGE - RM_LEGACY_HEAD);
+}
+
 int rm_device_reply(struct rm_device *device, uint32_t index)
 {
 	struct rm_journal *journal = &device->arena.journal[index];
@@ -466,9 +472,7 @@ int rm_device_reply(struct rm_device *device, uint32_t index)
 	ssize_t written = writev(device->fuse_fd, iov, journal->size ? 2 : 1);
 	int error = written < 0 ? -errno : 0;
 
-	header->commit_id = 0;
-	__atomic_store_n(&journal->state, RM_FREE, __ATOMIC_RELEASE);
-	device->free[device->nfree++] = index;
+	rm_device_release(device, index);
 	return error;
 }
 
@@ -479,6 +483,7 @@ void rm_device_accelerate(struct rm_device *device, struct rm_fast *fast)
 
 void rm_device_release(struct rm_device *device, uint32_t index)
 {
+	read_area(&device->arena, index)->unique = 0;
 	((struct entry_header *)rm_entry_page(&device->arena, index))->commit_id = 0;
 	__atomic_store_n(&device->arena.journal[index].state, RM_FREE, __ATOMIC_RELEASE);
 	device->free[device->nfree++] = index;
@@ -494,33 +499,76 @@ void rm_journal_delivery(const struct rm_arena *arena, uint32_t index)
 	journal_delivery(arena, index, rm_now());
 }
 
-/* Reads one request so that a WRITE's data lands page-aligned at the payload's start, then lays header and first
-   argument where a ring would have put them. */
-static int read_request(struct rm_device *device, uint32_t index)
+/* Lays a request that was read where a ring would have put its header, first argument and payload. */
+static void lay_out(struct rm_device *device, uint32_t index)
 {
 	uint8_t *page = rm_entry_page(&device->arena, index);
 	uint8_t *payload = page + RM_ENTRY_PAGE;
-	uint8_t *message = payload - RM_LEGACY_HEAD;
+	struct in_header *area = read_area(&device->arena, index);
+	uint8_t *body = (uint8_t *)(area + 1);
 	struct entry_header *header = (struct entry_header *)page;
-	ssize_t got = read(device->fuse_fd, message, RM_LEGACY_HEAD + device->arena.payload);
+	uint32_t size = area->len - IN_HEADER;
+	uint32_t argument = area->opcode < RM_OPCODES ? device->argument_sizes[area->opcode] : 0;
 
-	if (got < 0)
-		return -errno;
-	if (got < IN_HEADER)
-		return -EIO;
-	uint32_t opcode = ((struct in_header *)message)->opcode;
-	uint32_t argument = opcode < RM_OPCODES ? device->argument_sizes[opcode] : 0;
+	if (argument > size)
+		argument = size;
+	memcpy(header->in_out, area, IN_HEADER);
+	memcpy(header->op_in, body, argument);
+	header->payload_size = size - argument;
+	if (body + argument != payload) {
+		__atomic_store_n(&header->flags, 1, __ATOMIC_RELEASE);     /* until it has moved, it may be torn */
+		memmove(payload, body + argument, header->payload_size);
+	}
+	__atomic_store_n(&header->commit_id, area->unique, __ATOMIC_RELEASE);
+	__atomic_store_n(&area->unique, 0, __ATOMIC_RELEASE);
+}
 
-	if (argument > got - IN_HEADER)
-		argument = (uint32_t)(got - IN_HEADER);
-	memcpy(header->in_out, message, IN_HEADER);
-	memcpy(header->op_in, message + IN_HEADER, argument);
-	header->payload_size = (uint32_t)got - IN_HEADER - argument;
-	if (message + IN_HEADER + argument != payload)
-		memmove(payload, message + IN_HEADER + argument, header->payload_size);
-	header->commit_id = ((struct in_header *)message)->unique;
+/* The order is what recovery rests on: an entry whose request was read but has no commit id yet is told by the number in
+   its read area, which was cleared before. A process killed in read(2) does not return from it, but has the request. */
+static int read_request(struct rm_device *device, uint32_t index)
+{
+	struct entry_header *header = (struct entry_header *)rm_entry_page(&device->arena, index);
+	struct in_header *area = read_area(&device->arena, index);
+
+	header->flags = 0;
+	__atomic_store_n(&area->unique, 0, __ATOMIC_RELEASE);
+	ssize_t got = read(device->fuse_fd, area, RM_LEGACY_HEAD + device->arena.payload);
+	int error = got < 0 ? -errno : got < IN_HEADER || area->len != (uint32_t)got ? -EIO : 0;
+
+	if (error) {
+		__atomic_store_n(&area->unique, 0, __ATOMIC_RELEASE);
+		return error;
+	}
+	lay_out(device, index);
 	journal_delivery(&device->arena, index, device->worker->heartbeat_ns);
 	return 0;
+}
+
+int rm_device_unread(struct rm_device *device, uint32_t *found)
+{
+	int count = 0, kept = 0;
+
+	for (int i = 0; i < device->nfree; i++) {
+		uint32_t index = device->free[i];
+		struct entry_header *header = (struct entry_header *)rm_entry_page(&device->arena, index);
+		struct in_header *area = read_area(&device->arena, index);
+
+		if (!area->unique || area->len < IN_HEADER || area->len > RM_LEGACY_HEAD + device->arena.payload) {
+			device->free[kept++] = index;
+			continue;
+		}
+		bool torn = header->flags;
+
+		lay_out(device, index);
+		journal_delivery(&device->arena, index, rm_now());
+		if (torn) {
+			device->arena.journal[index].error = -EIO;
+			__atomic_store_n(&device->arena.journal[index].state, RM_ANSWERED, __ATOMIC_RELEASE);
+		}
+		found[count++] = index;
+	}
+	device->nfree = kept;
+	return count;
 }
 
 /* Reads a request: into an event, or, when it can be, answers it at once and returns true. */

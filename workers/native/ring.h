@@ -29,6 +29,7 @@ int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommi
 		   struct rm_event *events, int max);
 void rm_device_accelerate(struct rm_device *device, struct rm_fast *fast);
 int rm_device_reply(struct rm_device *device, uint32_t index);
+int rm_device_unread(struct rm_device *device, uint32_t *found);
 void rm_device_release(struct rm_device *device, uint32_t index);
 int rm_device_room(const struct rm_device *device);
 void rm_journal_delivery(const struct rm_arena *arena, uint32_t index);
