@@ -40,11 +40,12 @@ class Connection:
         self._deadline = time.monotonic() + patience
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.settimeout(patience)
+            # Not settimeout(): without blocking, connect() does not wait for room in the queue of connections.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(patience))
             try:
                 with places.short_path(path) as short:
                     self._socket.connect(short)
-            except TimeoutError:  # its queue of connections is full
+            except BlockingIOError:
                 raise self._no_answer() from None
             except PermissionError as error:
                 raise Failure(f"no permission to ask {path}", code=ExitCode.PERMISSION) from error
@@ -67,6 +68,7 @@ class Connection:
     def ask(self, command: str) -> Any:
         """The result, as JSON has it. Raises Failure."""
         try:
+            self._socket.settimeout(max(0.001, self._deadline - time.monotonic()))
             self._socket.sendall(json.dumps({"version": VERSION, "command": command}).encode() + b"\n")
             answer = json.loads(self._received())
         except TimeoutError:
@@ -99,6 +101,11 @@ class Connection:
     def _no_answer(self) -> Failure:
         pid = f", or end it with: kill -9 {self.pid}" if self.pid else ""
         return Failure(f"the supervisor of {self.name} does not answer", f"see its log{pid}")
+
+
+def _timeval(seconds: float) -> bytes:
+    """struct timeval, as socket(7) wants it: two C longs."""
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
 
 
 def ask(path: Path, command: str) -> Any:

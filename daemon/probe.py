@@ -4,7 +4,6 @@ A throw-away child asks, as the user that the workers will run as: the superviso
 rights are not lent to code that is to run without them.
 """
 
-import contextlib
 import os
 import select
 import signal
@@ -21,6 +20,8 @@ from ringmount.workers.worker import drop_privileges
 
 PATIENCE = 60.0
 """Seconds that importing and checking a filesystem may take."""
+END_PATIENCE = 1.0
+"""Seconds to exit after the answer."""
 MAX_ANSWER = 1 << 20
 
 
@@ -39,22 +40,24 @@ def describe(config: MountConfig, search: str | None, patience: float = PATIENCE
     Raises Failure when there is no time or no process for the check.
     """
     read_end, write_end = os.pipe()
-    pid = -1
+    pid, answer = -1, None
     try:
-        pid = throw_away(lambda: _check(config, search, write_end), keep={write_end})
-        os.close(write_end)
+        try:
+            pid = throw_away(lambda: _check(config, search, write_end), keep={write_end})
+        finally:
+            os.close(write_end)
         answer = _read_all(read_end, patience)
     except OSError as error:
         raise Failure(f"cannot start a process: {error.strerror}", code=ExitCode.RESOURCES) from error
     finally:
         os.close(read_end)
-        code = _end(pid)
+        how = _end(pid, 0.0 if answer is None else END_PATIENCE)
     if answer is None:
         return Refusal("filesystem", f"importing and checking {config.filesystem} took more than {patience:g} s")
     try:
         return msgspec.msgpack.decode(answer, type=Description | Refusal)
     except msgspec.DecodeError:
-        return Refusal("filesystem", f"the process that imported {config.filesystem} {code}")
+        return Refusal("filesystem", f"the process that imported {config.filesystem} {how}")
 
 
 def _read_all(fd: int, patience: float) -> bytes | None:
@@ -69,12 +72,14 @@ def _read_all(fd: int, patience: float) -> bytes | None:
     return None
 
 
-def _end(pid: int) -> str:
-    """Ends the child, and says how it ended."""
+def _end(pid: int, patience: float) -> str:
+    """Waits for the child's end, or brings it about; says how it ended."""
     if pid < 0:
         return "did not start"
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    pidfd = os.pidfd_open(pid)
+    if not select.select([pidfd], [], [], patience)[0]:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    os.close(pidfd)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 

@@ -1,0 +1,93 @@
+"""Filesystems are asked what they are by a child that may do as it likes."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ringmount.config.model import MountConfig
+from ringmount.daemon import probe
+from ringmount.daemon.probe import Refusal
+from ringmount.workers.messages import Description
+
+MODULE = """\
+import os, time
+{0}
+from ringmount.workers.api import Filesystem
+class Fs(Filesystem):
+    threads = 3
+    def lookup(self, ctx, parent, name): ...
+    def getattr(self, ctx, node, fh): ...
+"""
+
+
+def ask(folder: Path, first: str, patience: float = 60.0, **settings: Any) -> Description | Refusal:
+    """What is said of a class in a module that begins with this line. Each module has a name of its own."""
+    (folder / "probed.py").write_text(MODULE.format(first))
+    return probe.describe(config("probed:Fs", **settings), str(folder), patience)
+
+
+def config(filesystem: str, **settings: Any) -> MountConfig:
+    return MountConfig(name="x", mountpoint="/mnt/x", filesystem=filesystem, **settings)
+
+
+def test_a_class_is_described(tmp_path: Path) -> None:
+    found = ask(tmp_path, "")
+    assert isinstance(found, Description)
+    assert found.methods == ["getattr", "lookup"]
+    assert found.threads == 3
+
+
+def test_the_built_in_filesystems_are_found() -> None:
+    found = probe.describe(config("memory"), None)
+    assert isinstance(found, Description)
+    assert found.handle_policy == "single"
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        ("os._exit(5)", "the process that imported probed:Fs exited with code 5"),
+        ("os.kill(os.getpid(), 11)", "the process that imported probed:Fs was killed by SIGSEGV"),
+        ("raise SystemExit", "the process that imported probed:Fs exited with code "),
+        ("os.closerange(3, 100)", "the process that imported probed:Fs exited with code "),
+        ("oops", "importing probed failed: NameError: name 'oops' is not defined"),
+        ("os.write(1, b'noise'); os.write(2, b'noise')", ""),
+    ],
+)
+def test_whatever_a_module_does_at_its_import_the_supervisor_lives(tmp_path: Path, first: str, said: str) -> None:
+    found = ask(tmp_path, first)
+    assert isinstance(found, Refusal) == bool(said)
+    if isinstance(found, Refusal):
+        assert (found.path, found.message[: len(said)]) == ("filesystem", said)
+
+
+def test_a_module_that_hangs_is_given_up_and_ended(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    found = ask(tmp_path, f"open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(1000)", patience=2.0)
+    assert found == Refusal("filesystem", "importing and checking probed:Fs took more than 2 s")
+    assert not Path(f"/proc/{pid_file.read_text()}").exists()
+
+
+def test_wrong_options_come_with_what_msgspec_said() -> None:
+    found = probe.describe(config("memory", options={"colour": "red"}), None)
+    assert isinstance(found, Refusal)
+    assert found.validation == "Object contains unknown field `colour`"
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    ask(tmp_path, "")
+    ask(tmp_path, "os._exit(5)")
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.root
+def test_the_child_is_the_mounts_user(tmp_path: Path) -> None:
+    os.chmod(tmp_path, 0o777)
+    found = ask(tmp_path, "raise ValueError(os.getresuid(), os.getgroups())", user="nobody")
+    assert isinstance(found, Refusal)
+    assert found.message == "importing probed failed: ValueError: ((65534, 65534, 65534), [65534])" or (
+        "No module named" in found.message  # pytest's folders are closed to others
+    )
