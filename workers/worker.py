@@ -16,6 +16,7 @@ import logging
 import os
 import pwd
 import select
+import selectors
 import signal
 import socket
 import sys
@@ -209,6 +210,8 @@ class Worker:
         self.mount.own_fd(fds[0])
         if serve.transport == "io_uring":
             ring = Ring(self.arena, index, fds[0], mail_fd, self.is_async)
+            for fd in ring.wait_fds:
+                self.mount.own_fd(fd)
             engine.transport = ring
             ring.register(free)
         else:
@@ -299,6 +302,16 @@ class Worker:
         while self.engine.answered or self.engine.busy:
             self.turn(wait=bool(self.engine.busy))
         self.filesystem.stop()
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """An event loop whose descriptors are known as this worker's own."""
+        selector = selectors.EpollSelector()
+        loop = asyncio.SelectorEventLoop(selector)
+        self.mount.own_fd(selector.fileno())
+        for name in ("_ssock", "_csock"):  # by which threads wake it; asyncio has no public name for them
+            if (end := getattr(loop, name, None)) is not None:
+                self.mount.own_fd(end.fileno())
+        return loop
 
     async def run_async(self, serve: messages.Serve, fds: list[int]) -> None:
         """Serves under asyncio: coroutines and threads wait, the worker goes on."""
@@ -484,7 +497,8 @@ def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
         signal.signal(INTERRUPT_SIGNAL, signal.SIG_IGN)
     try:
         if worker.is_async:
-            asyncio.run(worker.run_async(serve, fds))
+            with asyncio.Runner(loop_factory=worker.new_loop) as runner:
+                runner.run(worker.run_async(serve, fds))
         else:
             worker.filesystem.start()
             worker.connect(serve, fds)
