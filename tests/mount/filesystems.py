@@ -10,7 +10,9 @@ import errno
 import json
 import os
 import select
+import signal
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -395,3 +397,39 @@ class Flood(Changing):
             self.mount.notify.inval_inode(NodeId(1_000_000 + i))
         self.mount.notify.inval_inode(node)
         self.say("flooded")
+
+
+class Fatal(Tree):
+    """Reading f1 kills the worker by a signal, f2 ends it with sys.exit(), each for as long as there is a `poison`."""
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        if (self.folder / "poison").exists():
+            self.say("poisoned", node)
+            if node == 3:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if node == 4:
+                sys.exit(5)
+        return int(super().read(ctx, node, fh, offset, buffer))
+
+
+class AsyncFatal(Fatal):
+    """The same as a coroutine."""
+
+    async def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
+        await asyncio.sleep(0)
+        return super().read(ctx, node, fh, offset, buffer)
+
+
+class OnceOnly(Tree):
+    """Cannot be made again once there is a `spoiled`."""
+
+    def __init__(self, options: Meeting, mount: Mount) -> None:
+        super().__init__(options, mount)
+        if (self.folder / "spoiled").exists():
+            raise OSError(errno.EACCES, "it is spoiled")
+
+
+class SharedTable(AsyncGate):
+    """Its workers have one descriptor table; reads wait for `go`."""
+
+    handle_policy = HandlePolicy.SHARED

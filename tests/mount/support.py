@@ -29,6 +29,8 @@ class ServedMount:
         self.name = name
         self.process = process
         self.log = log
+        self.exit_code = 0
+        """How the server is expected to end."""
 
     def status(self) -> dict[str, Any]:
         """`ringmount status NAME --json`."""
@@ -47,9 +49,7 @@ class ServedMount:
         return self.log.read_text()
 
 
-def ringmount(
-    *arguments: str, launcher: Sequence[str] = (), **options: Any
-) -> "subprocess.CompletedProcess[str]":
+def ringmount(*arguments: str, launcher: Sequence[str] = (), **options: Any) -> "subprocess.CompletedProcess[str]":
     """Runs the command to its end."""
     command = [*launcher, sys.executable, "-P", "-m", "ringmount.daemon", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
@@ -95,11 +95,12 @@ def serve(
     watchdog.start()
     try:
         wait_until_serving(process, log)
-        yield ServedMount(mountpoint, name, process, log)
+        mount = ServedMount(mountpoint, name, process, log)
+        yield mount
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=30)
-        assert code == 0, f"exit code {code}:\n{log.read_text()}"
+        assert code == mount.exit_code, f"exit code {code}:\n{log.read_text()}"
         assert_nothing_left(process.pid, mountpoint)
     finally:
         watchdog.cancel()
