@@ -201,7 +201,11 @@ WISHES = (
         "an export by NFS loses its handles when inodes leave the cache",
     ),
     Wish(InitFlags.BIG_WRITES, _always),
-    Wish(InitFlags.DONT_MASK, _applies_acls, "default access control lists are cut by the umask"),
+    Wish(
+        InitFlags.DONT_MASK,
+        lambda wanted: wanted.filesystem.posix_acl,
+        "default access control lists are cut by the umask",
+    ),
     Wish(
         InitFlags.FLOCK_LOCKS,
         lambda wanted: wanted.implements("flock"),

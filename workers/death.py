@@ -1,8 +1,8 @@
 """How a worker dies without a request being lost: by exec, its traceback printed first.
 
 A process that is killed takes requests with it that the kernel had handed to its ring (ECANCELED to their callers).
-One that execs does not: see native/death.cdef. So every signal that means "this worker is done for" leads there: the fatal
-ones, SIGTERM, the parent's death, and the supervisor's wish to replace it. What is left is SIGKILL.
+One that execs does not: see native/death.cdef. So every signal that means "this worker is done for" leads there: the
+fatal ones, SIGTERM, the parent's death, and the supervisor's wish to replace it. What is left is SIGKILL.
 """
 
 import faulthandler
@@ -19,7 +19,8 @@ PARENT_DIED = signal.SIGTERM
 
 
 def arm(record: Any) -> None:
-    """Arms this process, a freshly forked worker with one thread; `record`: its `struct rm_worker *`. Raises OSError."""
+    """Arms this process, a freshly forked worker with one thread; `record`: its `struct rm_worker *`. Raises
+    OSError."""
     numbers = [*FATAL, signal.SIGTERM, REPLACE]
     error = lib.rm_die_by_exec(record, ffi.new("int[]", [int(number) for number in numbers]), len(numbers))
     if error:

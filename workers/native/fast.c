@@ -392,6 +392,10 @@ static bool do_open(struct call *call)
 
 	if (fd < 0)
 		return false;
+	if (fd >= call->setup->fd_limit) {
+		close(fd);
+		return false;
+	}
 	int64_t fh = rm_handles_add(call->setup->handles, call->setup->worker, call->node, in->flags, fd);
 
 	if (fh < 0) {
@@ -456,8 +460,11 @@ static bool do_write(struct call *call)
 	int fd = handle_fd(call, in->fh);
 	int how = in->flags & O_APPEND ? RWF_APPEND : call->setup->knows_noappend ? RWF_NOAPPEND_FLAG : 0;
 	struct iovec iov = { call->payload, in->size };
+	struct stat st;
 
-	if (fd < 0 || in->io_flags & WRITE_KILL_SUIDGID || in->size > call->journal->payload_size || in->offset >> 63)
+	if (fd < 0 || in->size > call->journal->payload_size || in->offset >> 63)
+		return false;
+	if (in->io_flags & WRITE_KILL_SUIDGID && (fstat(fd, &st) || st.st_mode & (S_ISUID | S_ISGID)))
 		return false;
 	ssize_t put = pwritev2(fd, &iov, 1, (off_t)in->offset, how);
 

@@ -4,12 +4,13 @@ import errno
 import os
 import signal
 import stat
+from pathlib import Path
 
 import pytest
 from process.passthrough.support import Caller, Tables, Worker, error
 
 from ringmount.workers import system
-from ringmount.workers._native import ffi, lib
+from ringmount.workers._native import lib
 from ringmount.workers.api import ROOT, NodeId, SetAttr
 from ringmount.workers.filesystems.passthrough import Passthrough
 from ringmount.workers.filesystems.passthrough.credentials import ActingAs, Credentials
@@ -114,18 +115,19 @@ def test_quotas_bind_the_worker(worker: Worker) -> None:
     assert not system.capabilities().effective & system.CAP_SYS_RESOURCE
 
 
-def test_the_parents_death_is_still_heard_of_after_a_switch(worker: Worker) -> None:
-    libc = ffi.dlopen(None)
-    declared = ffi
+def test_the_parents_death_is_still_heard_of_after_a_switch(worker: Worker, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.touch()
     assert lib.rm_die_with_parent(signal.SIGURG) == 0
     try:
         worker.mkdir(b"x", ctx=USER)
-        with worker.fs.credentials.privilege_free():
-            pass
+        for mode in (0o4755, 0o2705):
+            program.chmod(mode)
+            with program.open() as file, worker.fs.credentials.privilege_free(USER, file.fileno()):
+                pass
         assert death_signal() == signal.SIGURG
     finally:
         lib.rm_die_with_parent(0)
-    del libc, declared
 
 
 def death_signal() -> int:
@@ -142,7 +144,7 @@ def test_an_ordinary_users_worker_switches_nothing(monkeypatch: pytest.MonkeyPat
     credentials = Credentials(checks=True)
     os.umask(0o022)
     assert not credentials.checks
-    for rights in (credentials.owner(USER), credentials.caller(USER), credentials.privilege_free()):
+    for rights in (credentials.owner(USER), credentials.caller(USER), credentials.privilege_free(USER, 0)):
         with rights:
             assert os.geteuid() == 0
     os.umask(0o022)

@@ -10,6 +10,7 @@ from ringmount.workers.filesystems.passthrough.base import Base
 from ringmount.workers.filesystems.passthrough.objects import proc_path
 
 ACL_PREFIX = b"system.posix_acl_"
+TRUSTED_PREFIX = b"trusted."
 
 
 def is_empty(changes: SetAttr) -> bool:
@@ -60,7 +61,7 @@ class Attributes(Base):
             if changes.mode is not None:
                 os.chmod(proc_path(fd), stat.S_IMODE(changes.mode))
             if changes.size is not None:
-                with self.credentials.privilege_free(changes.kill_suidgid):
+                with self.credentials.privilege_free(ctx, fd, changes.kill_suidgid):
                     os.truncate(proc_path(fd) if fh is None else self.handles.fd(fh), changes.size)
             if changes.atime_ns is not None or changes.mtime_ns is not None:  # last, because a truncate sets it
                 system.utimens(fd, changes.atime_ns, changes.mtime_ns)
@@ -90,7 +91,9 @@ class Attributes(Base):
         if not self.options.xattr:
             return []
         with self.objects.borrow(node) as fd:
-            return [os.fsencode(name) for name in os.listxattr(proc_path(fd))]
+            names = [os.fsencode(name) for name in os.listxattr(proc_path(fd))]
+        # The worker sees more than its caller may (simple_xattr_list, CAP_SYS_ADMIN).
+        return names if ctx.uid == 0 else [name for name in names if not name.startswith(TRUSTED_PREFIX)]
 
     def setxattr(self, ctx: Context, node: NodeId, name: bytes, value: memoryview, flags: int, kill_sgid: bool) -> None:
         self._need_xattr()

@@ -1,6 +1,8 @@
 """What all parts of the passthrough filesystem share: options, the objects beneath, open files, rights."""
 
+import errno
 import os
+import resource
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -8,6 +10,9 @@ from ringmount.workers.api import Context, Filesystem, Handle, HandlePolicy, Mou
 from ringmount.workers.filesystems.passthrough import options as opts
 from ringmount.workers.filesystems.passthrough.credentials import Credentials
 from ringmount.workers.filesystems.passthrough.objects import Objects
+
+RESERVE = 32
+"""Descriptors that open files leave to each worker."""
 
 CHECKED = (
     "lookup",
@@ -49,6 +54,8 @@ class Base(Filesystem):
         self.credentials = Credentials(checks=not mount.default_permissions)
         self.objects = Objects(options.source, mount, self.credentials)
         self.handles = mount.handles
+        self.fd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE * mount.workers
+        """Open files take no descriptor from here on: lookups need some for a moment."""
         if self.credentials.checks:
             for name in CHECKED:
                 setattr(self, name, as_caller(self.credentials, getattr(self, name)))
@@ -66,6 +73,8 @@ class Base(Filesystem):
     def opened(self, node: NodeId, flags: int, fd: int, reply: int = 0) -> Opened:
         """Records `fd`, which it takes over, as an open file. `reply`: FOPEN_* for the kernel."""
         try:
+            if fd >= self.fd_limit:
+                raise OSError(errno.ENFILE, "the table of descriptors is nearly full")
             return Opened(self.handles.add(node, flags, fd), reply)
         except OSError:
             os.close(fd)

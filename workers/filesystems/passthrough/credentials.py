@@ -15,6 +15,7 @@ The rule: whatever is changed here is put back before the method returns.
 """
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -41,8 +42,8 @@ class Credentials:
         self.acting: ActingAs | None = None
         self._umask = 0
         os.umask(0)
-        without_fsetid = self.own._replace(effective=self.own.effective & ~system.CAP_FSETID)
-        self._privilege_free = WithCapabilities(without_fsetid, self.own) if self.switches else NOBODY_ELSE
+        self._without_fsetid = self.own._replace(effective=self.own.effective & ~system.CAP_FSETID)
+        self._privilege_free = WithCapabilities(self._without_fsetid, self.own)
 
     def owner(self, ctx: Context) -> AbstractContextManager[None]:
         """Makes the caller own what is created, with the caller's umask.
@@ -77,9 +78,20 @@ class Credentials:
         finally:
             acting.__enter__()
 
-    def privilege_free(self, needed: bool = True) -> AbstractContextManager[None]:
-        """Makes a write clear S_ISUID, S_ISGID of a group-executable file, and security.capability."""
-        return self._privilege_free if needed else NOBODY_ELSE
+    def privilege_free(self, ctx: Context, fd: int, needed: bool = True) -> AbstractContextManager[None]:
+        """Makes a write to the file at `fd` clear what a write by this caller clears: S_ISUID, and S_ISGID.
+
+        S_ISGID of a file that is not group-executable stays for the members of its group
+        (setattr_should_drop_sgid), so there the groups count as well.
+        """
+        if not needed or not self.switches:
+            return NOBODY_ELSE
+        mode = os.fstat(fd).st_mode
+        if not mode & (stat.S_ISUID | stat.S_ISGID):
+            return NOBODY_ELSE
+        if mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID and self.acting is None:
+            return ActingAs(self, self.uid, ctx.gid, ctx.groups, self._without_fsetid)
+        return self._privilege_free
 
 
 class ActingAs:

@@ -36,6 +36,7 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
     setup.remembers_missing = replies.negative_valid > (0, 0)
     setup.read_only_reply, setup.read_flags = files.read_only_reply, files.read_flags
+    setup.fd_limit = files.fd_limit
     setup.knows_noappend = KNOWS_NOAPPEND != 0
     setup.opcodes = sum(1 << opcode for opcode in opcodes)
     lib.rm_fast_set_up(objects.descriptors.fast, setup)

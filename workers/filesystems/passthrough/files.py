@@ -64,7 +64,10 @@ class Files(Base):
 
     def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
         backing = backing_flags(flags)
-        with self.credentials.privilege_free(bool(flags & os.O_TRUNC) and ctx.kill_suidgid):
+        if flags & os.O_TRUNC and ctx.kill_suidgid:
+            with self.objects.borrow(node) as path_fd, self.credentials.privilege_free(ctx, path_fd):
+                fd = self.objects.open(node, backing)
+        else:
             fd = self.objects.open(node, backing)
         reply = self.read_only_reply if flags & os.O_ACCMODE == os.O_RDONLY else 0
         return self.opened(node, flags, fd, reply)
@@ -90,7 +93,7 @@ class Files(Base):
         fd = self._fd(fh)
         how = RWF_APPEND if flags & O_APPEND else RWF_NOAPPEND
         if flags & KILL:
-            with self.credentials.privilege_free():
+            with self.credentials.privilege_free(ctx, fd):
                 return write_at(fd, data, offset, how)
         return write_at(fd, data, offset, how)
 
@@ -105,8 +108,9 @@ class Files(Base):
         return SyncOf(self._fd(fh), datasync)
 
     def fallocate(self, ctx: Context, node: NodeId, fh: Handle, mode: int, offset: int, length: int) -> None:
-        with self.credentials.privilege_free(ctx.uid != 0):
-            system.fallocate(self._fd(fh), mode, offset, length)
+        fd = self._fd(fh)
+        with self.credentials.privilege_free(ctx, fd, ctx.uid != 0):
+            system.fallocate(fd, mode, offset, length)
 
     def lseek(self, ctx: Context, node: NodeId, fh: Handle, offset: int, whence: int) -> int:
         """Moves the position of the descriptor beneath too, which nothing uses."""
@@ -126,8 +130,9 @@ class Files(Base):
     ) -> int:
         if flags:
             raise OSError(errno.EINVAL, "no flags are known")
-        with self.credentials.privilege_free(ctx.uid != 0):
-            return os.copy_file_range(self._fd(fh), self._fd(fh_out), min(length, COPY_MOST), offset, offset_out)
+        fd_out = self._fd(fh_out)
+        with self.credentials.privilege_free(ctx, fd_out, ctx.uid != 0):
+            return os.copy_file_range(self._fd(fh), fd_out, min(length, COPY_MOST), offset, offset_out)
 
     def ioctl(
         self,

@@ -11,6 +11,7 @@ from ringmount.workers.filesystems.passthrough.openflags import backing_flags
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
+RENAME_WHITEOUT = 4
 
 NO_SUCH_NAME = Entry(0, None)
 
@@ -113,5 +114,6 @@ class Names(Base):
             replaced = NOTHING
         else:
             replaced = objects.leaving(new_parent, new_folder, new_name)
-        with replaced, objects.moving(parent, folder, name, new_parent, new_name):
+        maker = self.credentials.owner(ctx) if flags & RENAME_WHITEOUT else NOTHING  # it leaves a device file behind
+        with replaced, objects.moving(parent, folder, name, new_parent, new_name), maker:
             system.rename(folder, name, new_folder, new_name, flags)
