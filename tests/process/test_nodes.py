@@ -40,7 +40,7 @@ class Table(NodeTable):
         """The same table as another worker sees it."""
         return NodeTable(self.region.address, size(self.stats().capacity), worker)
 
-    def intent(self, number: int = 0) -> Any:
+    def words(self, number: int = 0) -> Any:
         return ffi.cast("uint64_t *", self.region.address + self.region.size - 4096) + 2 * number
 
     def records(self) -> list[Record]:
@@ -663,7 +663,7 @@ def test_a_batch_of_forgets_waits_for_a_stopped_owner_only_shortly() -> None:
     assert owners(table) == {pid}
     begin = time.monotonic()
     assert table.forget_batch(pairs((nodes[1], 1), (nodes[2], 1))) == (0, [])
-    intent = table.intent()
+    intent = table.words()
     intent[0], intent[1] = nodes[1], 2**64 - 1
     assert errno_of(lambda: table.settle(intent)) == "EAGAIN"
     intent[0] = 0
@@ -696,7 +696,7 @@ def test_processes_killed_at_random_leave_a_table_that_works(table: Table) -> No
 
 
 def counting(table: Table, key: bytes) -> Callable[[], object]:
-    return lambda: table.take(key, b"value" * 30, table.intent())
+    return lambda: table.take(key, b"value" * 30, table.words())
 
 
 @pytest.mark.parametrize("known", [0, 1, 3])
@@ -711,7 +711,7 @@ def test_a_reference_counted_by_a_dead_process_is_given_back_exactly_once(known:
         if pid % 2:
             stage.table.recover(pid)
         for _ in range(2):
-            stage.table.settle(stage.table.intent())
+            stage.table.settle(stage.table.words())
             assert stage.table.records() == stage.before
 
 
@@ -725,12 +725,12 @@ def test_a_death_while_a_reference_is_given_back_does_not_give_it_back_twice(kno
         node = table.find(first)
         assert node
         table.rekey(node, second)
-        return lambda: table.settle(table.intent())
+        return lambda: table.settle(table.words())
 
     stage = Stage(settling)
     for _ in deaths(stage.prepare):
-        stage.table.settle(stage.table.intent())
-        assert stage.table.intent()[0] == 0
+        stage.table.settle(stage.table.words())
+        assert stage.table.words()[0] == 0
         assert [count for _, _, count in stage.table.records()] == ([known] if known else [])
         stage.usable()
 
@@ -739,11 +739,11 @@ def test_an_old_intent_does_not_harm_a_new_one(table: Table) -> None:
     keys = table.keys_of_shards(2)
     for step in itertools.count(1):
         pid = kill_at(step, counting(table, keys[0]))
-        table.settle(table.intent())
-        node = table.take(keys[1], b"value", table.intent())
+        table.settle(table.words())
+        node = table.take(keys[1], b"value", table.words())
         table.recover(pid)
         assert [(key, count) for key, _, count in table.records()] == [(keys[1], 1)]
-        assert table.settle(table.intent())
+        assert table.settle(table.words())
         assert errno_of(partial(table.value, node)) == "ESTALE"
         if not pid:
             break
@@ -756,14 +756,14 @@ def test_an_intent_that_was_not_cleared_stands_for_one_reference_at_every_instan
 
     stage = Stage(act)
     for _ in deaths(stage.prepare):
-        stage.table.settle(stage.table.intent())
+        stage.table.settle(stage.table.words())
         assert stage.table.records() in ([], stage.before)
 
 
 def test_a_settled_node_leaves_word_for_its_watchers(table: Table) -> None:
-    node = table.take(b"key", b"", table.intent())
+    node = table.take(b"key", b"", table.words())
     table.also(worker=9).watch(node)
-    assert table.settle(table.intent())
+    assert table.settle(table.words())
     assert table.departed == [(node, 1 << 9)]
 
 
