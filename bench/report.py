@@ -70,7 +70,8 @@ def progress(row: Row, found: dict[str, Any]) -> str:
 
 
 def as_text(results: dict[str, Any]) -> str:
-    return "\n".join(["", "Requirements", "", *map(_check_line, results["checks"])])
+    missing = [f"missing: {TITLES[key]}: {reason}" for key, reason in results["missing"].items()]
+    return "\n".join(["", *missing, *results["trouble"], "", "Requirements", "", *map(_check_line, results["checks"])])
 
 
 def _check_line(check: dict[str, Any]) -> str:
@@ -136,6 +137,8 @@ def _introduction(results: dict[str, Any]) -> list[str]:
         f"  asks for the folder's attributes too). ringmount and floor have {settings['depth']} entries a queue.",
         "- *floor* is `bench/floor.c`: a C server on the ring that answers constants, the limit of this kernel path.",
         "- *mfusepy* and *pyfuse3* run the small loopbacks in `bench/peers/`; *passthrough_ll* is of libfuse.",
+        "- Requests and the server's instructions per operation are counted by the kernel (perf events), in short runs",
+        "  of their own that are not timed. Instructions hardly depend on what else the machine does.",
         "- CPU is the user and system time of all processes of the server, per 100,000 operations of the client.",
         "",
     ]
@@ -230,7 +233,8 @@ def _details(results: dict[str, Any]) -> list[str]:
     for _, rows in _groups(results):
         for row in rows:
             lines += [f"### {row.key}: {row.title}", ""]
-            heads = ("p50 µs", "p99 µs", "ops/s", "s", "CPU s/100k", "spread", "of native", "of floor", "of best peer")
+            heads = ["p50 µs", "p99 µs", "ops/s", "s", "CPU s/100k", "spread", "of native", "of floor", "of best peer"]
+            heads += ["instructions, user + kernel", "requests per operation"]
             lines += ["| | " + " | ".join(heads) + " |", "|--" * (len(heads) + 1) + "|"]
             peer = best_peer(results, row)
             for key, found in results["rows"][row.key].items():
@@ -239,7 +243,8 @@ def _details(results: dict[str, Any]) -> list[str]:
                     for name in ("p50_us", "p99_us", "ops_per_s", "seconds", "cpu_s_per_100k")
                 ]
                 ratios = [ratio(results, row, key, reference) for reference in ("native", "floor", peer)]
-                lines.append(f"| {TITLES[key]} | " + " | ".join([*numbers, _spread(row, found), *ratios]) + " |")
+                cells = [*numbers, _spread(row, found), *ratios, _instructions(found), _requests(found)]
+                lines.append(f"| {TITLES[key]} | " + " | ".join(cells) + " |")
             lines.append("")
     return lines
 
@@ -249,3 +254,15 @@ def _spread(row: Row, found: dict[str, Any]) -> str:
     values = [sample[row.metric] for sample in found["samples"]]
     middle = found[row.metric]
     return f"{(min(values) / middle - 1) * 100:+.0f} {(max(values) / middle - 1) * 100:+.0f} %" if middle else "-"
+
+
+def _requests(found: dict[str, Any]) -> str:
+    """What the server was asked per operation of the client, most frequent first."""
+    requests = sorted((found.get("requests") or {}).items(), key=lambda one: -one[1])
+    return ", ".join(f"{name} {count:.4g}" for name, count in requests) or "-"
+
+
+def _instructions(found: dict[str, Any]) -> str:
+    """Thousands of instructions that the server's threads execute per operation."""
+    counts = found.get("instructions")
+    return f"{counts['user'] / 1000:.1f}k + {counts['kernel'] / 1000:.1f}k" if counts else "-"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import processes
 from servers import Running
@@ -27,6 +28,11 @@ class Row:
     metric: str
     needs_tree: bool = False
     cached: bool = False
+
+    @property
+    def is_crowd(self) -> bool:
+        """Whether this is another row with more clients."""
+        return self.key.endswith("-all")
 
     @property
     def lower_is_better(self) -> bool:
@@ -51,8 +57,10 @@ class Bench:
         return self.cpus[-1:]
 
 
-Outcome = dict[str, float]
-"""`operations`, `ops_per_s`, and what there is of `p50_us`, `p99_us`, ..., `seconds`, `cpu_s_per_100k`."""
+Outcome = dict[str, Any]
+"""`operations`, `ops_per_s`, and what there is of `p50_us`, `p99_us`, ..., `seconds`, `cpu_s_per_100k`.
+
+In a run for counting, `requests` and `instructions` per operation besides."""
 
 Measure = Callable[[Running, Bench], list[Outcome]]
 
@@ -67,13 +75,17 @@ class Task:
 
 
 def metered(running: Running, run: Callable[[], Outcome]) -> Outcome:
-    """Adds what the server's processes spent meanwhile."""
+    """Adds what the server's processes spent meanwhile, and what its counters counted."""
     pids = running.pids()
+    counted = {kind: counter.read() for kind, counter in running.counters.items()}
     before = processes.cpu_seconds(pids)
     outcome = run()
     spent = processes.cpu_seconds(pids) - before
     if pids:
         outcome["cpu_s_per_100k"] = spent / outcome["operations"] * 1e5
+    for kind, counter in running.counters.items():
+        counts = counter.read()
+        outcome[kind] = {name: (counts[name] - counted[kind][name]) / outcome["operations"] for name in counts}
     return outcome
 
 

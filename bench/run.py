@@ -17,11 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import checks
+import counters
 import machine
 import prepare
 import processes
@@ -31,6 +32,7 @@ import sandbox
 import tree
 from servers import CACHED, SERVERS, Running, Server, ServerError, Setup
 
+COUNTING_SECONDS = 0.15
 DOCS = prepare.ROOT / "docs" / "bench"
 
 
@@ -145,6 +147,12 @@ def measure(
     bench = rows.Bench(tools.client, cpus, options.seconds or scale.seconds, folder / "archive.tar")
     ours = prepare.ROOT / ".venv" / "bin" / "python"
     python = str(ours) if ours.exists() else sys.executable
+    tracepoint = None
+    if not options.quick:
+        try:
+            tracepoint = counters.mount_tracefs(folder / "trace")
+        except counters.Unavailable as error:
+            results["trouble"].append(f"requests were not counted: {error}")
     tasks = [task for task in rows.TASKS if any(row.key in wanted for row in task.rows)]
     for is_cached in (False, True):
         now = [task for task in tasks if task.rows[0].cached == is_cached]
@@ -156,7 +164,11 @@ def measure(
                 left = len(tasks) - number if not is_cached else len(now) - number
                 share = (deadline - time.monotonic()) / left
                 rounds = max(1, round((options.rounds or scale.rounds) * task.weight))
+                counted = {} if options.quick or task.rows[0].is_crowd else count(task, bench, running, tracepoint)
                 run_task(task, bench, running, rounds, share, results)
+                for row in task.rows:
+                    for key, found in results["rows"].get(row.key, {}).items():
+                        found.update(counted.get((row.key, key), {}))
             if not is_cached or not any(not task.rows[0].cached for task in tasks):
                 results["memory"] = {key: memory(one) for key, one in running.items() if one.process}
 
@@ -178,6 +190,35 @@ def fleet(chosen: list[Server], setup: Setup, results: dict[str, Any]) -> Iterat
             trouble = one.stop()
             if trouble:
                 results["trouble"].append(f"{one.server.title} {trouble}")
+
+
+def count(
+    task: rows.Task, bench: rows.Bench, running: dict[str, Running], tracepoint: Path | None
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """A short run of its own, not timed: by row and competitor, requests and instructions per operation."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, one in running.items():
+        if not (one.server.is_mount and one.is_alive() and one.server.takes(task.rows[0].key, task.rows[0].needs_tree)):
+            continue
+        with contextlib.suppress(counters.Unavailable):
+            one.counters["instructions"] = counters.Instructions(one.pids())
+        with contextlib.suppress(counters.Unavailable):
+            if tracepoint:
+                one.counters["requests"] = counters.Requests(tracepoint, one.path)
+        try:
+            outcomes = task.measure(one, replace(bench, seconds=COUNTING_SECONDS))
+        except (processes.CommandError, ValueError, KeyError) as error:
+            print(f"bench: {one.server.title}, {task.rows[0].key}: not counted: {error}", file=sys.stderr)
+        else:
+            for row, outcome in zip(task.rows, outcomes, strict=True):
+                requests = {name: round(n, 2) for name, n in outcome.get("requests", {}).items() if n >= 0.005}
+                instructions = {name: round(n) for name, n in outcome.get("instructions", {}).items()}
+                found[row.key, key] = {"requests": requests, "instructions": instructions}
+        finally:
+            for counter in one.counters.values():
+                counter.close()
+            one.counters.clear()
+    return found
 
 
 def run_task(

@@ -8,6 +8,7 @@ bindfs alone cannot be told so, and its stat pays for one GETATTR of the folder.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import counters
 import prepare
 import processes
 
@@ -71,6 +73,10 @@ class Server:
     has_tree: bool = True
     only: frozenset[str] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_mount(self) -> bool:
+        return self.command is not None
 
     @property
     def is_peer(self) -> bool:
@@ -185,6 +191,7 @@ class Running:
         self.path = setup.source
         self.process: subprocess.Popen[bytes] | None = None
         self.is_freed = False
+        self.counters: dict[str, counters.Counter] = {}
         if server.command is None:
             return
         missing = [setup.tools.missing[tool] for tool in server.needs if tool in setup.tools.missing]
@@ -263,7 +270,8 @@ class Running:
 
     def _last_words(self, text: str) -> str:
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        return f"{text}: {lines[-1][:300]}" if lines else text
+        last = re.sub(r"^.*\.yaml:\d+:\d+: ", "", lines[-1]) if lines else ""
+        return f"{text}: {last[:300]}" if lines else text
 
 
 def is_mounted(path: Path) -> bool:

@@ -8,6 +8,7 @@ Single-threaded under trio, as pyfuse3 is. Hard links share an inode; renamed fo
 import argparse
 import errno
 import os
+import signal
 
 import pyfuse3
 import trio
@@ -240,6 +241,19 @@ class Loopback(pyfuse3.Operations):
         return answer
 
 
+async def serve():
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end_on_signal)
+        await pyfuse3.main()
+        nursery.cancel_scope.cancel()
+
+
+async def end_on_signal():
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            pyfuse3.terminate()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("source")
@@ -251,7 +265,7 @@ def main():
     options = {option for option in arguments.options.split(",") if option}
     pyfuse3.init(Loopback(os.path.realpath(arguments.source), arguments.timeout), arguments.mountpoint, options)
     try:
-        trio.run(pyfuse3.main)
+        trio.run(serve)
     finally:
         pyfuse3.close(unmount=True)
 
