@@ -15,7 +15,6 @@ from mount.private import Private, private
 from mount.private import serve as serve_privately
 from mount.support import is_mounted, processes_of, ringmount, serve, write_config
 
-from ringmount.daemon.cli import MEANINGS
 from ringmount.daemon.exitcodes import ExitCode
 
 FILESYSTEMS = """\
@@ -366,10 +365,3 @@ def test_without_rings_a_mount_falls_back_and_says_why(without_switch: Private) 
         assert "; no rings, because the kernel's switch is off (echo Y > /sys/module/fuse/" in server.output
         shown = without_switch.ringmount("status", "fallback").stdout
         assert "\ntransport  dev_fuse (the kernel's switch is off (echo Y > /sys/module/fuse/" in shown
-
-
-def test_every_exit_code_is_documented() -> None:
-    assert set(MEANINGS) == set(ExitCode)
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    for code, meaning in MEANINGS.items():
-        assert f"| {code:d} | {meaning} |" in readme
