@@ -52,6 +52,10 @@ class Results:
         found = self.rows.get(row, {}).get(server)
         return found and found.get(metric or ROWS[row].metric)
 
+    def instructions(self, row: str, server: str) -> float | None:
+        """Per operation, in user and kernel mode together: what a busy machine does not blur."""
+        return sum(self.rows.get(row, {}).get(server, {}).get("instructions", {}).values()) or None
+
     def best(self, row: str, servers: tuple[str, ...]) -> tuple[float | None, str]:
         """The best of some competitors and its name."""
         there = [(value, key) for key in servers if (value := self.value(row, key)) is not None]
@@ -102,7 +106,9 @@ def _all_clients(results: Results, row: str) -> Iterator[Check]:
 
 def _cpu(results: Results, row: str) -> Iterator[Check]:
     ours, floor = (results.value(row, key, "cpu_s_per_100k") for key in (OURS, "floor"))
-    yield Check("server CPU per GETATTR, of floor", _ratio(ours, floor), 1.8, 1.2)
+    instructions = _ratio(results.instructions(row, OURS), results.instructions(row, "floor"))
+    note = f"instructions: {instructions:.2f} of floor's" if instructions else ""
+    yield Check("server CPU per GETATTR, of floor", _ratio(ours, floor), 1.8, 1.2, note=note)
 
 
 def _programs(results: Results, row: str) -> Iterator[Check]:
