@@ -24,15 +24,15 @@ from typing import Any
 import msgspec
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import legacy, machine, mountinfo, mounting, places, restart
+from ringmount.daemon import hangs, legacy, machine, mountinfo, mounting, places, restart
 from ringmount.daemon.children import State, WorkerProcess, close_private_fds, throw_away
 from ringmount.daemon.control import ControlServer
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.machine import Cpus
 from ringmount.daemon.notifications import Writer
 from ringmount.daemon.session import OtherMajor, Session, SessionError, Wanted, negotiate
-from ringmount.workers import abi, codec, messages, ring
-from ringmount.workers._native import lib
+from ringmount.workers import abi, codec, death, messages, ring
+from ringmount.workers._native import ffi, lib
 from ringmount.workers.api import HandlePolicy, NodeId
 from ringmount.workers.arena import Arena
 from ringmount.workers.handles import HandleTable
@@ -100,7 +100,8 @@ class Supervisor:
         self._interrupts: list[tuple[int, int]] = []
         self._forgets: list[tuple[int, int]] = []
         self._ready = False
-        self._counts = {"forgets": 0, "interrupts": 0, "notifications": 0, "nudges": 0, "unexpected": 0}
+        self._next_look = 0.0
+        self._counts = {"forgets": 0, "interrupts": 0, "notifications": 0, "nudges": 0, "hangs": 0, "unexpected": 0}
         self._buffer = bytearray(max(abi.FUSE_MIN_READ_BUFFER, 80 + self.plan.payload))
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -315,7 +316,8 @@ class Supervisor:
         try:
             self._serve_all()
         except Failure as failure:
-            if self.transport != "io_uring" or self.config.transport == "io_uring":
+            failed = [worker.failure.what for worker in self.workers if worker.failure is not None]
+            if self.transport != "io_uring" or self.config.transport == "io_uring" or "filesystem" in failed:
                 raise
             self._fall_back(str(failure))
 
@@ -376,6 +378,8 @@ class Supervisor:
         times = [now + patience] if patience is not None else []
         times += [at for at, _ in self._restarts]
         times += [deadline for _, deadline in self._helpers.values()]
+        if self._ready and self.config.timeouts.request:
+            times.append(self._next_look)
         waiting = any(len(worker.outbox) for worker in self._processes())
         if waiting or self._interrupts or self._forgets:
             times.append(now + 0.01)
@@ -401,6 +405,11 @@ class Supervisor:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 self._helpers[pid] = (pidfd, now + 1.0)
         self.control.expire()
+        if self._ready and not self._stopping and self.config.timeouts.request and now >= self._next_look:
+            self._next_look = now + hangs.interval(self.config.timeouts.request)
+            for worker in self.workers:
+                if worker.state is State.SERVING:
+                    self._look_at(worker, now)
 
     # --- workers ------------------------------------------------------------------------------------------------
 
@@ -499,6 +508,31 @@ class Supervisor:
             log.error("no spare worker: %s", decision.reason)
         else:
             self._restarts.append((now + max(SPARE_DELAY, decision.delay), self.spare))
+
+    def _look_at(self, worker: WorkerProcess, now: float) -> None:
+        """Replaces a worker in which a request hangs. SETLKW may wait for as long as it takes."""
+        since = ffi.new("uint64_t *")
+        index = lib.rm_oldest(self.arena.c, worker.index, abi.Opcode.SETLKW, since)
+        age = None if index < 0 else (lib.rm_now() - since[0]) / 1e9
+        match hangs.step(age, self.config.timeouts.request, worker.asked_to_die, now):
+            case hangs.Step.REPLACE:
+                header = codec.decode_header(bytes(self.arena.c.journal[index].header))
+                log.error(
+                    "worker %d hangs: %s (request %d) of node %d for process %d takes %.1f s; its stacks, then another worker:",
+                    worker.index,
+                    abi.Opcode(header.opcode).name,
+                    header.unique,
+                    header.nodeid,
+                    header.pid,
+                    age,
+                )
+                self._counts["hangs"] += 1
+                worker.asked_to_die = now
+                worker.kill(death.REPLACE)
+            case hangs.Step.KILL:
+                log.error("worker %d does not die: killing it", worker.index)
+                worker.kill(signal.SIGCONT)
+                worker.kill()
 
     def _recover_tables(self, worker: WorkerProcess) -> None:
         """Puts right what the worker was in the middle of in the tables that all share."""
@@ -644,6 +678,15 @@ class Supervisor:
             for clone in self._clones.values():
                 os.close(clone)
             os.close(self.fuse_fd)
+            self._unmount_the_dead()
+
+    def _unmount_the_dead(self) -> None:
+        """Takes away what an impatient user left mounted. Its connection has ended: this cannot block."""
+        try:
+            if self._connection is not None and mounting.unmount(self.config.mountpoint, connection=self._connection):
+                log.info("unmounted %s", self.config.mountpoint)
+        except Failure as failure:
+            log.error("%s", failure)
 
     def _unmount(self, signals: int) -> None:
         """Takes the mount out of the tree, by a child: it may have to write back what the workers must answer."""
@@ -659,7 +702,7 @@ class Supervisor:
 
         self._run_helper(unmount, 10 * STOP_PATIENCE)
         (helper,) = list(self._helpers)[-1:]
-        while helper in self._helpers and self._stop_requested < signals + 2:
+        while helper in self._helpers and self._stop_requested <= signals:
             self._turn(1.0)
 
     def _end_workers(self, signals: int) -> None:
@@ -668,7 +711,7 @@ class Supervisor:
         told = False
         while self._processes():
             left = deadline - time.monotonic()
-            if left <= 0 or self._stop_requested >= signals + 2:
+            if left <= 0 or self._stop_requested > signals:
                 for worker in self._processes():
                     log.warning("worker %d does not end: killing it", worker.index)
                     worker.kill()
@@ -678,7 +721,10 @@ class Supervisor:
             if not told:
                 told = True
                 for worker in self._processes():
-                    worker.outbox.send(messages.Stop())
+                    if worker.state is State.STARTING:  # still making its filesystem: it has nothing to answer
+                        worker.kill()
+                    else:
+                        worker.outbox.send(messages.Stop())
             self._turn(left)
 
     # --- status -------------------------------------------------------------------------------------------------

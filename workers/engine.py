@@ -54,6 +54,8 @@ ANSWERED: int = lib.RM_ANSWERED
 
 ENTRY_OP_IN = 128  # where fuse_uring_req_header keeps op_in, and its size
 LEGACY = frozenset({Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT})
+CANCEL_PATIENCE = 1.0
+"""Seconds for cancelled coroutines to end."""
 FUTURES = 1 << 32
 """Tokens of ring operations from here on belong to coroutines; below, they are entries."""
 
@@ -318,6 +320,14 @@ class Engine:
         handler = self._handlers[request.opcode]
         if task is not None and handler is not None and handler.is_async:
             task.cancel()
+
+    async def cancel_all(self) -> None:
+        """Cancels the coroutines of requests whose callers are gone with the mount, and waits until they have ended."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CANCEL_PATIENCE)
 
     def _is_interrupted(self, request: Request) -> bool:
         interrupted: int = self._longs[(request.index * JOURNAL_SIZE + INTERRUPTED_AT) // 8]

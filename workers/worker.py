@@ -140,6 +140,10 @@ class SingleCounts:
         return self._counts.pop(node, None) is not None
 
 
+class StartError(Exception):
+    """`Filesystem.start` raised, which is the cause."""
+
+
 class Worker:
     """One worker's life after its identity is set."""
 
@@ -291,8 +295,21 @@ class Worker:
             nodes = [departed.pop() for _ in range(min(len(departed), messages.MAX_FORGETS))]
             self.outbox.send(messages.Departed([(int(node), watchers) for node, watchers in nodes]))
 
-    def run(self) -> None:
-        """Serves with plain methods only: one blocking system call a turn."""
+    def run(self, serve: messages.Serve, fds: list[int]) -> None:
+        """Serves with plain methods only, one blocking system call a turn, until told to stop or the mount is gone.
+
+        Raises StartError, OSError, RingRefused.
+        """
+        try:
+            self.filesystem.start()
+        except Exception as error:
+            raise StartError from error
+        with contextlib.suppress(ConnectionGone):
+            self.connect(serve, fds)
+            self._serve_plainly()
+        self.filesystem.stop()
+
+    def _serve_plainly(self) -> None:
         mail_room = select.poll()
         mail_room.register(self.setup.channel, select.POLLOUT)
         while not self.stopping:
@@ -301,7 +318,6 @@ class Worker:
                 mail_room.poll(OUTBOX_PATIENCE)
         while self.engine.answered or self.engine.busy:
             self.turn(wait=bool(self.engine.busy))
-        self.filesystem.stop()
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """An event loop whose descriptors are known as this worker's own."""
@@ -314,7 +330,7 @@ class Worker:
         return loop
 
     async def run_async(self, serve: messages.Serve, fds: list[int]) -> None:
-        """Serves under asyncio: coroutines and threads wait, the worker goes on."""
+        """Serves under asyncio: coroutines and threads wait, the worker goes on. Ends and raises as `run` does."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self.engine.loop = loop
@@ -372,17 +388,22 @@ class Worker:
                 loop.call_soon(turns)
 
         self.engine.wake = wake
-        await _maybe(self.filesystem.start())
-        self.connect(serve, fds)
-        for fd in self.engine.transport.wait_fds:
-            loop.add_reader(fd, turns)
-        wake()
         try:
-            await done
-        finally:
+            await _maybe(self.filesystem.start())
+        except Exception as error:
+            raise StartError from error
+        with contextlib.suppress(ConnectionGone):
+            self.connect(serve, fds)
             for fd in self.engine.transport.wait_fds:
-                loop.remove_reader(fd)
-            loop.remove_writer(self.setup.channel)
+                loop.add_reader(fd, turns)
+            wake()
+            try:
+                await done
+            finally:
+                for fd in self.engine.transport.wait_fds:
+                    loop.remove_reader(fd)
+                loop.remove_writer(self.setup.channel)
+        await self.engine.cancel_all()
         await _maybe(self.filesystem.stop())
 
 
@@ -464,7 +485,7 @@ def main(setup: Setup, supervisor: int) -> int:
         return EXIT_PERMANENT
     except Exception as error:
         log.debug("start", exc_info=True)
-        outbox.send(messages.Failed("filesystem", f"{type(error).__name__}: {error}", True))
+        outbox.send(messages.Failed("filesystem", _text_of(error), True))
         return EXIT_PERMANENT
     death.arm(worker.record)
     worker.record.pid = os.getpid()
@@ -472,6 +493,13 @@ def main(setup: Setup, supervisor: int) -> int:
     worker.record.started_ns = lib.rm_now()
     word = _wait_for(setup.channel, messages.Serve)
     return EXIT_OK if word is None else _serve(worker, *word)
+
+
+def _text_of(error: BaseException | None) -> str:
+    """What a filesystem raised for the administrator to read (OSError, ValueError), or what else went wrong."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
 
 
 M = TypeVar("M", bound=messages.Message)
@@ -500,11 +528,11 @@ def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
             with asyncio.Runner(loop_factory=worker.new_loop) as runner:
                 runner.run(worker.run_async(serve, fds))
         else:
-            worker.filesystem.start()
-            worker.connect(serve, fds)
-            worker.run()
-    except ConnectionGone:
-        return EXIT_OK
+            worker.run(serve, fds)
+    except StartError as error:
+        log.debug("start", exc_info=True)
+        worker.outbox.send(messages.Failed("filesystem", _text_of(error.__cause__), True))
+        return EXIT_PERMANENT
     except (RingRefused, OSError) as error:
         log.debug("transport", exc_info=True)
         worker.outbox.send(messages.Failed("transport", str(error), True))
