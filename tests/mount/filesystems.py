@@ -417,7 +417,7 @@ class AsyncFatal(Fatal):
 
     async def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
         await asyncio.sleep(0)
-        return super().read(ctx, node, fh, offset, buffer)
+        return int(super().read(ctx, node, fh, offset, buffer))
 
 
 class OnceOnly(Tree):
@@ -433,3 +433,58 @@ class SharedTable(AsyncGate):
     """Its workers have one descriptor table; reads wait for `go`."""
 
     handle_policy = HandlePolicy.SHARED
+
+
+class Living(Tree):
+    """Says when it starts and stops."""
+
+    def start(self) -> None:
+        self.say("start")
+
+    def stop(self) -> None:
+        self.say("stop")
+
+
+class AsyncLiving(Tree):
+    """The same as coroutines."""
+
+    async def start(self) -> None:
+        await asyncio.sleep(0)
+        self.say("start")
+
+    async def stop(self) -> None:
+        await asyncio.sleep(0)
+        self.say("stop")
+
+
+class BadStart(Tree):
+    """Cannot start."""
+
+    def start(self) -> None:
+        raise OSError(errno.ECONNREFUSED, "its store does not answer")
+
+
+class BadAsyncStart(Tree):
+    """Cannot start either."""
+
+    async def start(self) -> None:
+        await asyncio.sleep(0)
+        raise ValueError("its store speaks another language")
+
+
+class SlowToMake(Tree):
+    """Takes until `go` to be made."""
+
+    def __init__(self, options: Meeting, mount: Mount) -> None:
+        super().__init__(options, mount)
+        self.say("making")
+        while not self.may_go():
+            time.sleep(0.01)
+
+
+class AsyncBusy(Tree):
+    """`Tree` whose reads are coroutines."""
+
+    async def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
+        await asyncio.sleep(0)
+        return int(super().read(ctx, node, fh, offset, buffer))
