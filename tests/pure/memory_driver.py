@@ -16,6 +16,11 @@ START = 1_000_000_000_000_000_000
 SECOND = 1_000_000_000
 
 
+def handle_of(node: NodeId) -> Handle:
+    """What opening the object without O_NOATIME gives."""
+    return Handle(node * 2)
+
+
 class Clock:
     """Nanoseconds since the epoch, moved by hand."""
 
@@ -115,11 +120,11 @@ class Driver:
         self.fs.rename(ctx, parent, name, new_parent, new_name, flags)
 
     def names(self, node: NodeId = ROOT) -> list[bytes]:
-        """What the folder holds, without `.` and `..`, in the order of its listing."""
+        """What the folder holds, without `.` and `..`, the oldest first: a listing's order is the other one."""
         out = FakeDirectoryBuffer()
-        self.fs.readdir(ROOT_USER, node, Handle(node), 0, out)
+        self.fs.readdir(ROOT_USER, node, handle_of(node), 0, out)
         assert out.names[:2] == [b".", b".."]
-        return out.names[2:]
+        return out.names[:1:-1]
 
     # --- objects ---------------------------------------------------------------------------------
 
@@ -139,18 +144,18 @@ class Driver:
     def read(self, node: NodeId, offset: int = 0, size: int = 1 << 20) -> bytes:
         """Reads into a buffer with something in it, as the kernel's are."""
         buffer = memoryview(bytearray(b"\xaa" * size))
-        count = self.fs.read(ROOT_USER, node, Handle(node), offset, buffer)
+        count = self.fs.read(ROOT_USER, node, handle_of(node), offset, buffer)
         assert buffer[count:] == b"\xaa" * (size - count)
         return bytes(buffer[:count])
 
     def write(self, node: NodeId, offset: int, data: bytes, *, flags: int = 0, ctx: FakeContext = ROOT_USER) -> int:
-        return self.fs.write(ctx, node, Handle(node), offset, memoryview(data), flags)
+        return self.fs.write(ctx, node, handle_of(node), offset, memoryview(data), flags)
 
     def fallocate(self, node: NodeId, mode: int, offset: int, length: int, *, ctx: FakeContext = ROOT_USER) -> None:
-        self.fs.fallocate(ctx, node, Handle(node), mode, offset, length)
+        self.fs.fallocate(ctx, node, handle_of(node), mode, offset, length)
 
     def seek(self, node: NodeId, offset: int, whence: int) -> int:
-        return self.fs.lseek(ROOT_USER, node, Handle(node), offset, whence)
+        return self.fs.lseek(ROOT_USER, node, handle_of(node), offset, whence)
 
     def setxattr(
         self, node: NodeId, name: bytes, value: bytes, flags: int = 0, *, ctx: FakeContext = ROOT_USER

@@ -6,7 +6,7 @@ import os
 import msgspec
 import pytest
 from fakes import FakeMount, Kernel
-from pure.memory_driver import ROOT_USER, Driver
+from pure.memory_driver import ROOT_USER, Driver, handle_of
 
 from ringmount.workers.api import ROOT, Filesystem, Handle, NodeId, is_implemented
 from ringmount.workers.filesystems.memory import LockingMemory, Memory, MemoryOptions
@@ -233,10 +233,10 @@ def test_the_root_is_never_dropped() -> None:
 def test_durability_costs_nothing() -> None:
     mem = Driver()
     node = mem.make(b"file")
-    fh = Handle(node)
+    fh = handle_of(node)
     mem.fs.flush(ROOT_USER, node, fh, 1)
     mem.fs.fsync(ROOT_USER, node, fh, datasync=True)
-    mem.fs.fsyncdir(ROOT_USER, ROOT, Handle(ROOT), datasync=False)
+    mem.fs.fsyncdir(ROOT_USER, ROOT, handle_of(ROOT), datasync=False)
     mem.fs.syncfs(ROOT_USER, ROOT)
 
 

@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 from fakes import FakeContext
-from pure.memory_driver import ALICE, BOB, ROOT_USER, START, Driver
+from pure.memory_driver import ALICE, BOB, ROOT_USER, START, Driver, handle_of
 
-from ringmount.workers.api import NOW, ROOT, Handle, NodeId, SetAttr
+from ringmount.workers.api import NOW, ROOT, NodeId, SetAttr
 
 R, W, X = 4, 2, 1
 ACCESS, DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
@@ -65,6 +65,15 @@ def test_chown_takes_setuid_from_files_but_not_from_folders() -> None:
     folder = mem.mkdir(b"folder", mode=0o2755)
     for node in (file, folder):
         mem.setattr(node, SetAttr(uid=5, kill_suidgid=True))
+    assert (mem.mode(file), mem.mode(folder)) == (0o755, 0o2755)
+
+
+def test_chown_takes_setuid_also_if_it_names_nobody() -> None:
+    mem = Driver()
+    file = mem.make(b"file", mode=0o6755)
+    folder = mem.mkdir(b"folder", mode=0o2755)
+    for node in (file, folder):
+        mem.setattr(node, SetAttr())
     assert (mem.mode(file), mem.mode(folder)) == (0o755, 0o2755)
 
 
@@ -161,6 +170,14 @@ def test_a_value_of_more_than_64_kib_is_too_long() -> None:
     mem = Driver()
     node = mem.make(b"file")
     assert error_of(lambda: mem.setxattr(node, b"user.key", b"x" * 65_537)) == errno.E2BIG
+
+
+@pytest.mark.parametrize("name", [b"user.", b"trusted.", b"security."])
+def test_an_attribute_s_name_is_more_than_its_namespace(name: bytes) -> None:
+    mem = Driver()
+    node = mem.make(b"file")
+    assert error_of(lambda: mem.setxattr(node, name, b"")) == errno.EINVAL
+    assert error_of(lambda: mem.fs.getxattr(ROOT_USER, node, name)) == errno.EINVAL
 
 
 @pytest.mark.parametrize("name", [b"system.nfs4_acl", b"plain", b"USER.key"])
@@ -466,7 +483,7 @@ def test_setattr_goes_by_owner_or_the_permission_to_write(
 
 def test_who_opened_a_file_for_writing_may_truncate_it(guarded: Driver) -> None:
     file = guarded.find(b"alice", b"file")
-    guarded.setattr(file, SetAttr(size=0), ctx=BOB, fh=Handle(file))
+    guarded.setattr(file, SetAttr(size=0), ctx=BOB, fh=handle_of(file))
     assert guarded.read(file) == b""
 
 

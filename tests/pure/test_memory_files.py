@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import partial
 
 import pytest
-from fakes import FakeContext
-from pure.memory_driver import ALICE, ROOT_USER, SECOND, START, Driver
+from fakes import FakeContext, FakeDirectoryBuffer
+from pure.memory_driver import ALICE, ROOT_USER, SECOND, START, Driver, handle_of
 
 from ringmount.workers.abi import OpenReply, WriteFlags
 from ringmount.workers.api import ROOT, Handle, NodeId, SetAttr
@@ -29,7 +29,7 @@ def error_of(call: Callable[[], object]) -> int | None:
 
 def copy(mem: Driver, source: NodeId, offset: int, target: NodeId, offset_out: int, length: int, flags: int = 0) -> int:
     return mem.fs.copy_file_range(
-        ROOT_USER, source, Handle(source), offset, target, Handle(target), offset_out, length, flags
+        ROOT_USER, source, handle_of(source), offset, target, handle_of(target), offset_out, length, flags
     )
 
 
@@ -137,7 +137,7 @@ def test_reading_and_writing_make_no_copy_of_the_data() -> None:
     mem = Driver()
     node = mem.make(b"file")
     buffer = memoryview(bytearray(1 << 20))
-    fh = Handle(node)
+    fh = handle_of(node)
     mem.fs.write(ROOT_USER, node, fh, 0, buffer, 0)
     tracemalloc.start()
     try:
@@ -183,6 +183,19 @@ def test_reading_changes_atime_as_relatime_does() -> None:
     assert mem.clock.tick() == later + SECOND
     reads[node]()
     assert mem.attr(node).st_atime_ns == later + SECOND, "older than ctime"
+
+
+def test_reading_with_o_noatime_leaves_atime_alone() -> None:
+    mem = Driver()
+    node = mem.make(b"file", data=b"data")
+    mem.clock.tick()
+    silent = mem.fs.open(ROOT_USER, node, os.O_RDONLY | os.O_NOATIME)
+    mem.fs.read(ROOT_USER, node, Handle(silent.fh), 0, memoryview(bytearray(9)))
+    silent = mem.fs.opendir(ROOT_USER, ROOT, os.O_RDONLY | os.O_NOATIME)
+    mem.fs.readdir(ROOT_USER, ROOT, Handle(silent.fh), 0, FakeDirectoryBuffer())
+    assert [mem.attr(its).st_atime_ns for its in (node, ROOT)] == [START, START]
+    mem.read(node)
+    assert mem.attr(node).st_atime_ns == mem.clock.ns
 
 
 def test_a_read_only_mount_leaves_atime_alone() -> None:
@@ -327,6 +340,32 @@ def test_fallocate_counts_as_a_change_by_the_caller() -> None:
 
 
 # --- data and holes -----------------------------------------------------------------------------
+
+
+def test_holes_are_found_page_by_page() -> None:
+    mem = Driver()
+    node = mem.make(b"file", data=b"x" * CHUNK)
+    mem.fallocate(node, PUNCH_HOLE | KEEP_SIZE, 4 * PAGE, 5 * PAGE)
+    assert mem.attr(node).st_blocks == 11 * PAGE // 512
+    assert mem.seek(node, 0, os.SEEK_HOLE) == 4 * PAGE
+    assert mem.seek(node, 4 * PAGE, os.SEEK_DATA) == 9 * PAGE
+    assert mem.seek(node, 9 * PAGE, os.SEEK_HOLE) == CHUNK
+
+
+def test_memory_counts_even_where_it_is_a_hole() -> None:
+    mem = Driver()
+    node = mem.make(b"file")
+    mem.write(node, 15 * PAGE, b"x")
+    assert (mem.attr(node).st_blocks, mem.fs.space.used) == (PAGE // 512, CHUNK)
+    mem.fallocate(node, PUNCH_HOLE | KEEP_SIZE, 0, CHUNK)
+    assert (mem.attr(node).st_blocks, mem.fs.space.used) == (0, 0)
+
+
+def test_a_write_that_finds_too_little_space_leaves_none_of_it_taken() -> None:
+    mem = Driver(size=4 * PAGE)
+    node = mem.make(b"file")
+    assert error_of(lambda: mem.write(node, 8 * PAGE, b"x")) == errno.ENOSPC
+    assert (mem.fs.space.used, mem.attr(node).st_size) == (0, 0)
 
 
 def test_seek_finds_data_and_holes() -> None:

@@ -8,10 +8,10 @@ from fcntl import F_RDLCK, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_SH, LOCK_UN
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pure.memory_driver import ROOT_USER, Driver
+from pure.memory_driver import ROOT_USER, Driver, handle_of
 
 from ringmount.workers.abi import OpenReply
-from ringmount.workers.api import Handle, Lock, NodeId
+from ringmount.workers.api import Lock, NodeId
 from ringmount.workers.filesystems.memory import LockingMemory
 from ringmount.workers.filesystems.memory.locks import RangeLocks
 
@@ -27,7 +27,7 @@ class LockDriver(Driver):
     def __init__(self) -> None:
         super().__init__(LockingMemory)
         self.node = self.make(b"file")
-        self.fh = Handle(self.node)
+        self.fh = handle_of(self.node)
 
     def getlk(self, owner: int, kind: int, start: int = 0, end: int = END) -> Lock:
         return self.fs.getlk(ROOT_USER, self.node, self.fh, owner, Lock(kind, start, end))

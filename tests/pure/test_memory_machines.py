@@ -11,7 +11,7 @@ from fakes import FakeDirectoryPlusBuffer
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
-from pure.memory_driver import ROOT_USER, Driver
+from pure.memory_driver import ROOT_USER, Driver, handle_of
 
 from ringmount.workers.api import ROOT, Handle, NodeId, SetAttr
 from ringmount.workers.filesystems.memory.chunks import CHUNK
@@ -30,22 +30,51 @@ lengths = st.builds(lambda length, more: max(1, length + more), offsets, st.inte
 
 @dataclass
 class Contents:
-    """A file as it should be: its bytes, and which of them were written and not punched since."""
+    """A file as it should be: its bytes, and the numbers of the pages that are no holes."""
 
     node: NodeId
     data: bytearray = field(default_factory=bytearray)
+    pages: set[int] = field(default_factory=set)
 
     def resize(self, size: int) -> None:
+        if size < len(self.data):
+            self.pages = {page for page in self.pages if page * PAGE < size}
         del self.data[size:]
         self.data += bytes(size - len(self.data))
 
     def put(self, offset: int, data: bytes) -> None:
         self.resize(max(len(self.data), offset + len(data)))
         self.data[offset : offset + len(data)] = data
+        self.fill(offset, len(data))
+
+    def fill(self, offset: int, length: int) -> None:
+        self.pages.update(range(offset // PAGE, -(-(offset + length) // PAGE)))
+
+    def blank(self, offset: int, length: int) -> None:
+        part = self.data[offset : offset + length]
+        self.data[offset : offset + length] = bytes(len(part))
+
+    def punch(self, offset: int, length: int) -> None:
+        self.blank(offset, length)
+        self.pages -= set(range(-(-offset // PAGE), (offset + length) // PAGE))
+
+    def runs(self, offset: int, length: int) -> list[tuple[bytes, bool]]:
+        """The data and the holes in a range, in turns, and which is which."""
+        found: list[tuple[bytes, bool]] = []
+        end = min(offset + length, len(self.data))
+        while offset < end:
+            page = offset // PAGE
+            stop = min((page + 1) * PAGE, end)
+            part, is_hole = bytes(self.data[offset:stop]), page not in self.pages
+            if found and found[-1][1] == is_hole:
+                part = found.pop()[0] + part
+            found.append((part, is_hole))
+            offset = stop
+        return found
 
 
 class SparseFiles(RuleBasedStateMachine):
-    """Two files that are written, cut, allocated, punched and copied; their bytes are always the model's."""
+    """Two files that are written, cut, allocated, punched and copied; bytes and holes are always the model's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,28 +107,22 @@ class SparseFiles(RuleBasedStateMachine):
         self.mem.fallocate(file.node, mode, offset, length)
         if not mode:
             file.resize(max(len(file.data), offset + length))
-        assert self.mem.attr(file.node).st_blocks * 512 >= length
+        file.fill(offset, length)
 
     @rule(which=which, offset=offsets, length=lengths, mode=st.sampled_from([ZERO_RANGE, ZERO_RANGE | KEEP_SIZE]))
     def zero(self, which: int, offset: int, length: int, mode: int) -> None:
         file = self.files[which]
         self.mem.fallocate(file.node, mode, offset, length)
-        self.blank(file, offset, length)
+        file.blank(offset, length)
         if mode == ZERO_RANGE:
             file.resize(max(len(file.data), offset + length))
+        file.fill(offset, length)
 
     @rule(which=which, offset=offsets, length=lengths)
     def punch(self, which: int, offset: int, length: int) -> None:
         file = self.files[which]
-        before = self.mem.attr(file.node).st_blocks
         self.mem.fallocate(file.node, PUNCH_HOLE | KEEP_SIZE, offset, length)
-        self.blank(file, offset, length)
-        assert self.mem.attr(file.node).st_blocks <= before
-
-    def blank(self, file: Contents, offset: int, length: int) -> None:
-        size = len(file.data)
-        file.put(offset, bytes(length))
-        file.resize(size)
+        file.punch(offset, length)
 
     @rule(source=which, offset=offsets, offset_out=offsets, length=lengths)
     def copy(self, source: int, offset: int, offset_out: int, length: int) -> None:
@@ -107,10 +130,15 @@ class SparseFiles(RuleBasedStateMachine):
         count = self.mem.fs.copy_file_range(
             ROOT_USER, one.node, Handle(0), offset, two.node, Handle(0), offset_out, length, 0
         )
-        data = bytes(one.data[offset : offset + length])
-        assert count == len(data)
-        if data:
-            two.put(offset_out, data)
+        for part, is_hole in one.runs(offset, length):
+            if is_hole:
+                two.punch(offset_out, len(part))
+                two.resize(max(len(two.data), offset_out + len(part)))
+            else:
+                two.put(offset_out, part)
+            offset_out += len(part)
+            count -= len(part)
+        assert count == 0
 
     @rule(which=which, offset=offsets, length=lengths)
     def read(self, which: int, offset: int, length: int) -> None:
@@ -119,23 +147,19 @@ class SparseFiles(RuleBasedStateMachine):
 
     @rule(which=which, offset=offsets)
     def seek(self, which: int, offset: int) -> None:
-        """What is skipped as a hole is zeros, and data and holes alternate up to the end."""
         file = self.files[which]
-        if offset >= len(file.data):
-            for whence in (os.SEEK_DATA, os.SEEK_HOLE):
-                with pytest.raises(OSError, match="Errno 6"):
+        size = len(file.data)
+        places = [offset, *(page * PAGE for page in range(offset // PAGE + 1, size // PAGE + 1))]
+        expected = {
+            os.SEEK_DATA: next((at for at in places if at < size and at // PAGE in file.pages), None),
+            os.SEEK_HOLE: next((at for at in places if at // PAGE not in file.pages), size) if offset < size else None,
+        }
+        for whence, place in expected.items():
+            if place is None:
+                with pytest.raises(OSError, match=f"Errno {errno.ENXIO}"):
                     self.mem.seek(file.node, offset, whence)
-            return
-        hole = self.mem.seek(file.node, offset, os.SEEK_HOLE)
-        assert offset <= hole <= len(file.data)
-        try:
-            data = self.mem.seek(file.node, offset, os.SEEK_DATA)
-        except OSError:
-            data = len(file.data)
-        assert offset in (hole, data)
-        assert not any(file.data[offset:data])
-        if data < len(file.data):
-            assert self.mem.seek(file.node, data, os.SEEK_HOLE) > data
+            else:
+                assert self.mem.seek(file.node, offset, whence) == min(place, size)
 
     @invariant()
     def contents_are_the_model_s(self) -> None:
@@ -147,10 +171,11 @@ class SparseFiles(RuleBasedStateMachine):
     def space_is_what_the_chunks_take(self) -> None:
         total = 0
         for file in self.files:
-            chunks = self.mem.fs._file(file.node).chunks
-            assert chunks.allocated == sum(len(chunk) for chunk in chunks._chunks.values())
-            assert all(len(chunk) % PAGE == 0 < len(chunk) <= CHUNK for chunk in chunks._chunks.values())
-            total += chunks.allocated
+            assert self.mem.attr(file.node).st_blocks * 512 == len(file.pages) * PAGE
+            for number, chunk in self.mem.fs._file(file.node).chunks._chunks.items():
+                pages = [page - 16 * number for page in file.pages if page // 16 == number]
+                assert len(chunk) == (max(pages) + 1) * PAGE, "it ends with a page that was written"
+                total += len(chunk)
         assert self.mem.fs.space.used == total
 
     def teardown(self) -> None:
@@ -338,7 +363,7 @@ class Tree(RuleBasedStateMachine):
         assert folder.names is not None
         assert folder.parent is not None
         out = FakeDirectoryPlusBuffer(self.mem.kernel)
-        self.mem.fs.readdirplus(ROOT_USER, folder.node, Handle(folder.node), 0, out)
+        self.mem.fs.readdirplus(ROOT_USER, folder.node, handle_of(folder.node), 0, out)
         shown = {name: entry for name, entry, _ in out.entries}
         assert shown.pop(b".").attr is self.mem.fs.getattr(ROOT_USER, folder.node, None)
         assert shown.pop(b"..").attr is self.mem.fs.getattr(ROOT_USER, folder.parent.node, None)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from fakes import FakeContext, FakeDirectoryBuffer, FakeDirectoryPlusBuffer
-from pure.memory_driver import ALICE, BOB, ROOT_USER, START, Driver
+from pure.memory_driver import ALICE, BOB, ROOT_USER, START, Driver, handle_of
 
 from ringmount.workers.api import ROOT, Handle, NodeId, SetAttr
 from ringmount.workers.filesystems.memory import inodes
@@ -490,7 +490,7 @@ def list_in_parts(mem: Driver, node: NodeId, size: int) -> list[bytes]:
     offset = 0
     while True:
         out = FakeDirectoryBuffer(size)
-        mem.fs.readdir(ROOT_USER, node, Handle(node), offset, out)
+        mem.fs.readdir(ROOT_USER, node, handle_of(node), offset, out)
         if not out.entries:
             return names
         names += out.names
@@ -506,13 +506,13 @@ def test_a_listing_tells_types_and_numbers() -> None:
         b"inner": mem.mkdir(b"inner", folder),
     }
     out = FakeDirectoryBuffer()
-    mem.fs.readdir(ROOT_USER, folder, Handle(folder), 0, out)
+    mem.fs.readdir(ROOT_USER, folder, handle_of(folder), 0, out)
     assert [entry[:3] for entry in out.entries] == [
         (b".", folder, stat.S_IFDIR),
         (b"..", ROOT, stat.S_IFDIR),
-        (b"file", made[b"file"], stat.S_IFREG),
-        (b"fifo", made[b"fifo"], stat.S_IFIFO),
         (b"inner", made[b"inner"], stat.S_IFDIR),
+        (b"fifo", made[b"fifo"], stat.S_IFIFO),
+        (b"file", made[b"file"], stat.S_IFREG),
     ]
 
 
@@ -522,7 +522,7 @@ def test_a_listing_in_parts_is_whole(size: int) -> None:
     expected = [b"%d" % number for number in range(100)]
     for name in expected:
         mem.make(name)
-    assert list_in_parts(mem, ROOT, size) == [b".", b"..", *expected]
+    assert list_in_parts(mem, ROOT, size) == [b".", b"..", *reversed(expected)]
 
 
 def test_a_listing_goes_on_while_the_folder_changes() -> None:
@@ -530,16 +530,32 @@ def test_a_listing_goes_on_while_the_folder_changes() -> None:
     for number in range(300):
         mem.make(b"%03d" % number)
     out = FakeDirectoryBuffer(32 * 102)
-    mem.fs.readdir(ROOT_USER, ROOT, Handle(ROOT), 0, out)
-    assert out.names[-1] == b"099"
-    for number in (*range(90, 110), *range(150, 290)):
+    mem.fs.readdir(ROOT_USER, ROOT, handle_of(ROOT), 0, out)
+    assert out.names[-1] == b"200"
+    for number in (*range(190, 210), *range(10, 150)):
         mem.unlink(b"%03d" % number)
     mem.make(b"new")
-    mem.rename(b"295", b"294")
+    mem.rename(b"005", b"004")
     rest = FakeDirectoryBuffer()
-    mem.fs.readdir(ROOT_USER, ROOT, Handle(ROOT), out.entries[-1][3], rest)
-    stayed = [*range(110, 150), *range(290, 295), *range(296, 300)]
-    assert rest.names == [*(b"%03d" % number for number in stayed), b"new"]
+    mem.fs.readdir(ROOT_USER, ROOT, handle_of(ROOT), out.entries[-1][3], rest)
+    stayed = [*range(189, 149, -1), 9, 8, 7, 6, 4, 3, 2, 1, 0]
+    assert rest.names == [b"%03d" % number for number in stayed]
+
+
+def test_a_listing_ends_though_names_keep_coming() -> None:
+    mem = Driver()
+    mem.make(b"first")
+    names: list[bytes] = []
+    offset = 0
+    while True:
+        out = FakeDirectoryBuffer(32)
+        mem.fs.readdir(ROOT_USER, ROOT, handle_of(ROOT), offset, out)
+        if not out.entries:
+            break
+        names += out.names
+        offset = out.entries[-1][3]
+        mem.make(b"%d" % len(names))
+    assert names == [b".", b"..", b"2", b"1", b"first"]
 
 
 def test_removing_a_folder_s_names_one_by_one_stays_quick() -> None:
@@ -557,7 +573,7 @@ def test_readdirplus_answers_the_lookups() -> None:
     file = mem.make(b"file")
     mem.kernel.forget_all()
     out = FakeDirectoryPlusBuffer(mem.kernel)
-    mem.fs.readdirplus(ROOT_USER, ROOT, Handle(ROOT), 0, out)
+    mem.fs.readdirplus(ROOT_USER, ROOT, handle_of(ROOT), 0, out)
     assert out.names == [b".", b"..", b"file"]
     assert [entry.node for _, entry, _ in out.entries] == [0, 0, file]
     assert [entry.attr.st_ino for _, entry, _ in out.entries if entry.attr] == [ROOT, ROOT, file]
@@ -573,12 +589,12 @@ def test_an_entry_that_did_not_fit_is_not_known_to_the_kernel() -> None:
     mem.make(b"two")
     mem.kernel.forget_all()
     out = FakeDirectoryPlusBuffer(mem.kernel, size=160 * 3)
-    mem.fs.readdirplus(ROOT_USER, ROOT, Handle(ROOT), 0, out)
-    assert out.names == [b".", b"..", b"one"]
-    mem.unlink(b"two")
+    mem.fs.readdirplus(ROOT_USER, ROOT, handle_of(ROOT), 0, out)
+    assert out.names == [b".", b"..", b"two"]
+    mem.unlink(b"one")
     assert mem.fs.space.inodes_used == 2
     rest = FakeDirectoryPlusBuffer(mem.kernel)
-    mem.fs.readdirplus(ROOT_USER, ROOT, Handle(ROOT), out.entries[-1][2], rest)
+    mem.fs.readdirplus(ROOT_USER, ROOT, handle_of(ROOT), out.entries[-1][2], rest)
     assert rest.names == []
 
 

@@ -20,6 +20,8 @@ VALUE_MAX = 65_536
 
 STATX_BASIC_AND_BTIME = 0xFFF
 
+NO_CHANGE = SetAttr()
+
 
 class Attributes(Base):
     """Objects are their own attributes, so the ones that are returned change with them."""
@@ -43,8 +45,8 @@ class Attributes(Base):
             inode.st_gid = changes.gid
         if changes.mode is not None:
             self._chmod(inode, self.permission.granted_mode(ctx, inode.st_gid, changes.mode))
-        if not isinstance(inode, Folder) and not (changes.size is changes.uid is changes.gid is None):
-            self._drop_privileges(ctx, inode, changes.kill_suidgid)
+        if not isinstance(inode, Folder):
+            self._drop_privileges_by(ctx, inode, changes)
         if changes.atime_ns is not None:
             inode.st_atime_ns = now if changes.atime_ns == NOW else changes.atime_ns
         if changes.mtime_ns is not None:
@@ -103,6 +105,8 @@ class Attributes(Base):
                 raise OSError(errno.EACCES, "only a folder has a default list")
         elif not name.startswith(NAMESPACES):
             raise OSError(errno.EOPNOTSUPP, "no such namespace")
+        elif name in NAMESPACES:
+            raise OSError(errno.EINVAL, "a namespace is no name")
         elif name.startswith(b"user."):
             # xattr(7): the modes of other objects say nothing about who may attach data to them.
             if not isinstance(inode, File | Folder):
@@ -118,6 +122,12 @@ class Attributes(Base):
             inode.st_mode &= ~stat.S_ISGID
 
     # --- changes --------------------------------------------------------------------------------
+
+    def _drop_privileges_by(self, ctx: Context, inode: Inode, changes: SetAttr) -> None:
+        # chown(-1, -1) drops them too, but it names nothing: what is left of it is a request for no change.
+        is_chown_of_nothing = changes == NO_CHANGE
+        if is_chown_of_nothing or (changes.size, changes.uid, changes.gid) != (None, None, None):
+            self._drop_privileges(ctx, inode, changes.kill_suidgid or is_chown_of_nothing)
 
     def _resize(self, inode: Inode, size: int, now: int) -> None:
         if not isinstance(inode, File):

@@ -8,7 +8,6 @@ from typing import ClassVar
 from ringmount.workers.abi import OpenReply, WriteFlags
 from ringmount.workers.api import Context, Entry, Handle, NodeId, Opened
 from ringmount.workers.filesystems.memory.chunks import check_end
-from ringmount.workers.filesystems.memory.inodes import Inode
 from ringmount.workers.filesystems.memory.names import Names
 from ringmount.workers.filesystems.memory.permission import R, W, X
 
@@ -38,7 +37,7 @@ class Files(Names):
         if flags & os.O_TRUNC:
             file.chunks.resize(0)
             self._modified(ctx, file, ctx.kill_suidgid)
-        return self._handle(file)
+        return Opened(self._handle(file, flags), self.open_flags)
 
     def create(self, ctx: Context, parent: NodeId, name: bytes, mode: int, flags: int) -> tuple[Entry, Opened]:
         found = self._living_folder(parent).get(name)
@@ -47,7 +46,7 @@ class Files(Names):
             return self._entry(found), opened
         folder = self._folder_for_new(ctx, parent, name)
         file = self._new(ctx, folder, stat.S_IFREG | mode & 0o7777)
-        return self._named(folder, name, file), self._handle(file)
+        return self._named(folder, name, file), Opened(self._handle(file, flags), self.open_flags)
 
     def tmpfile(self, ctx: Context, parent: NodeId, mode: int, flags: int) -> tuple[Entry, Opened]:
         folder = self._living_folder(parent)
@@ -56,12 +55,12 @@ class Files(Names):
         file.st_nlink = 0
         file.is_linkable = not flags & os.O_EXCL
         self._inodes[file.st_ino] = file
-        return self._entry(file), self._handle(file)
+        return self._entry(file), Opened(self._handle(file, flags), self.open_flags)
 
     def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
         file = self._file(node)
         count = file.chunks.read(offset, buffer)
-        self._accessed(file)
+        self._accessed(file, fh)
         return count
 
     def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> int:
@@ -126,11 +125,7 @@ class Files(Names):
         length = min(length, COPY_AT_ONCE)
         check_end(offset_out + length)
         count = target.chunks.copy(offset_out, source.chunks, offset, length)
-        self._accessed(source)
+        self._accessed(source, fh)
         if count:
             self._modified(ctx, target, ctx.uid != 0)
         return count
-
-    def _handle(self, inode: Inode) -> Opened:
-        inode.opens += 1
-        return Opened(inode.st_ino, self.open_flags)

@@ -4,7 +4,7 @@ The rules that a change must keep: an object's `st_nlink` counts the names it ha
 its `.`, and the `..` of each folder in it); numbers are never reused.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from ringmount.workers.filesystems.memory.chunks import Chunks
@@ -122,8 +122,11 @@ class Symlink(Inode):
 
 
 class Folder(Inode):
-    """A folder. A name keeps its place in listings as long as it exists, and a new one comes last: a listing
-    that goes on after changes shows each name that stayed exactly once."""
+    """A folder. A name has a place as long as it exists, and listings show the highest place first.
+
+    New names get higher places. So a listing that goes on after changes shows each name that stayed exactly once,
+    and names that come meanwhile do not keep it from ending.
+    """
 
     __slots__ = ("_listing", "_names", "_next_place", "_places", "parent")
 
@@ -176,9 +179,13 @@ class Folder(Inode):
             self._places = [place for place, _ in self._names.values()]
             self._listing = list(self._names)
 
-    def after(self, place: int) -> Iterator[tuple[int, bytes, Inode]]:
-        """The names after `place`, in order, each with its own. Valid until the folder is changed."""
-        for at in range(bisect_right(self._places, place), len(self._places)):
+    def after(self, offset: int) -> Iterator[tuple[int, bytes, Inode]]:
+        """What a listing shows after `offset`, which is that of a name or, below FIRST_PLACE, of the start.
+
+        Each with its own offset. Valid until the folder is changed.
+        """
+        end = len(self._places) if offset < FIRST_PLACE else bisect_left(self._places, offset)
+        for at in range(end - 1, -1, -1):
             name = self._listing[at]
             if name is not None:
                 yield self._places[at], name, self._names[name][1]

@@ -22,12 +22,11 @@ class Listings(Base):
     def opendir(self, ctx: Context, node: NodeId, flags: int) -> Opened:
         folder = self._folder(node)
         self.permission.demand(ctx, folder, R)
-        folder.opens += 1
-        return Opened(folder.st_ino)
+        return Opened(self._handle(folder, flags))
 
     def readdir(self, ctx: Context, node: NodeId, fh: Handle, offset: int, out: DirectoryBuffer) -> None:
         folder = self._folder(node)
-        self._accessed(folder)
+        self._accessed(folder, fh)
         for place, name, its in dots(folder, offset):
             if not out.add(name, its.st_ino, stat.S_IFDIR, place):
                 return
@@ -37,7 +36,7 @@ class Listings(Base):
 
     def readdirplus(self, ctx: Context, node: NodeId, fh: Handle, offset: int, out: DirectoryPlusBuffer) -> None:
         folder = self._folder(node)
-        self._accessed(folder)
+        self._accessed(folder, fh)
         for place, name, its in dots(folder, offset):
             if not out.add(name, Entry(0, its), place):
                 return

@@ -92,7 +92,7 @@ class LockingMemory(Memory):
 
     def release(self, ctx: Context, node: NodeId, fh: Handle, flags: int, flock_owner: int | None) -> None:
         if flock_owner is not None:
-            with self._locks_of(fh) as locks:
+            with self._locks_of(fh // 2) as locks:
                 locks.files.drop(flock_owner)
                 locks.changed()
         super().release(ctx, node, fh, flags, flock_owner)
