@@ -271,6 +271,17 @@ def test_workers_run_as_the_mounts_user_without_any_privilege(place: Private, tr
     assert set((place.root / seen.lstrip("/")).read_text().split()) == {"65534"}
 
 
+def test_a_filesystem_that_acts_with_its_callers_rights_takes_no_user(place: Private) -> None:
+    options = {"source": "/usr"}
+    file = place.write_config("safe", mountpoint="/mnt/empty", filesystem="passthrough", options=options, user="nobody")
+    refused = place.ringmount("run", file)
+    assert refused.returncode == ExitCode.CONFIG
+    assert refused.stderr == (
+        f"ringmount: {file}:5:7: user: passthrough acts with each caller's rights and cannot run as nobody; "
+        "remove the key\n"
+    )
+
+
 def test_a_module_that_the_mounts_user_cannot_read_is_told(place: Private) -> None:
     place.run("mkdir", "-m", "700", "/mnt/closed")
     place.write("/mnt/closed/curious.py", CURIOUS)
