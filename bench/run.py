@@ -184,12 +184,23 @@ def fleet(chosen: list[Server], setup: Setup, results: dict[str, Any]) -> Iterat
             except ServerError as error:
                 results["missing"][server.key] = str(error)
                 print(f"bench: without {server.title}: {error}", file=sys.stderr)
+        settle(running)
         yield running
     finally:
         for one in running.values():
             trouble = one.stop()
             if trouble:
                 results["trouble"].append(f"{one.server.title} {trouble}")
+
+
+def settle(running: dict[str, Running]) -> None:
+    """Waits until the servers have finished starting (a warm spare imports its filesystem, say), at most 10 s."""
+    spent = -1.0
+    for _ in range(40):
+        before, spent = spent, processes.cpu_seconds([pid for one in running.values() for pid in one.pids()])
+        if spent - before < 0.005:
+            return
+        time.sleep(0.25)
 
 
 def count(
