@@ -205,6 +205,17 @@ def test_numbers_are_not_used_again() -> None:
     assert len(numbers) == 10
 
 
+def test_a_worker_s_successor_uses_other_numbers() -> None:
+    mem = Driver()
+    node = mem.make(b"file")
+    successor = Memory(mem.fs.options, mem.fs.mount)
+    entry, _ = successor.create(ROOT_USER, ROOT, b"other", 0o600, os.O_RDWR)
+    assert entry.node != node
+    with pytest.raises(OSError) as caught:
+        successor.getattr(ROOT_USER, node, None)
+    assert caught.value.errno == errno.ESTALE
+
+
 def test_a_replaced_file_lives_until_it_is_forgotten() -> None:
     mem = Driver()
     old, new = mem.make(b"old", data=b"old"), mem.make(b"new", data=b"new")

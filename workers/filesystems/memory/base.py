@@ -26,6 +26,9 @@ from ringmount.workers.filesystems.memory.space import PAGE, Space
 NAME_MAX = 255
 """Bytes in a name; the kernel passes longer ones on, for a filesystem that takes them."""
 
+NUMBERS_OF_A_LIFE = 1 << 40
+"""Numbers for objects that one worker has: the next one starts after them, so that none means two objects."""
+
 PRIVILEGE = b"security.capability"
 """The extended attribute that gives a program privileges."""
 
@@ -51,13 +54,20 @@ class Base(Filesystem):
         self.permission = ByKernel() if mount.default_permissions else ByMode()
         # The kernel shows a name that it remembers to everybody, so where it does not check it must not remember.
         self._entry_timeout = None if mount.default_permissions else 0.0
-        self._numbers = count(ROOT)
+        self._numbers = count(ROOT + 1 + self._life() * NUMBERS_OF_A_LIFE)
         self._inodes: dict[int, Inode] = {}
         uid = os.getuid() if options.uid is None else options.uid
         gid = os.getgid() if options.gid is None else options.gid
         self.space.take_inode()
-        root = Folder(next(self._numbers), stat.S_IFDIR | options.root_mode(), uid, gid, self.clock())
+        root = Folder(ROOT, stat.S_IFDIR | options.root_mode(), uid, gid, self.clock())
         self._inodes[ROOT] = root
+
+    def _life(self) -> int:
+        """How many workers served this mount before. Theirs is lost, but the kernel still has the numbers."""
+        nodes = self.mount.nodes
+        life = int.from_bytes(nodes.value(ROOT), "little")
+        nodes.replace(ROOT, (life + 1).to_bytes(4, "little"))
+        return life
 
     def forget(self, node: NodeId) -> None:
         inode = self._inodes.get(node)
