@@ -184,6 +184,7 @@ def test_check_says_what_run_says(folder: Path, text: str, code: ExitCode) -> No
     ("name", "said"),
     [
         ("bad:RaisesInInit", r"RuntimeError: this is\nno good; log_level: debug shows more"),
+        ("bad:RaisesInStart", "Permission denied: /somewhere; log_level: debug shows more"),
         ("bad:DiesInInit", " died while preparing the filesystem"),
     ],
 )
