@@ -488,3 +488,48 @@ class AsyncBusy(Tree):
     async def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
         await asyncio.sleep(0)
         return int(super().read(ctx, node, fh, offset, buffer))
+
+
+class Many(Tree):
+    """f0 .. f8999, with nodes of the table that all workers share; says which of the first ten are forgotten."""
+
+    COUNT = 9000
+
+    def number(self, parent: NodeId, name: bytes) -> int:
+        if parent != ROOT or name[:1] != b"f" or not name[1:].isdigit() or int(name[1:]) >= self.COUNT:
+            raise OSError(errno.ENOENT, "no such file")
+        return int(name[1:])
+
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
+        number = self.number(parent, name)
+        node = self.mount.nodes.take(name, name)
+        if number < 10:
+            self.mount.nodes.watch(node)
+        return Entry(node, self.attr(node))
+
+    def forget(self, node: NodeId) -> None:
+        self.say("forget", node)
+
+    def attr(self, node: NodeId) -> Attr:
+        if node == ROOT:
+            return Tree.attr(self, node)
+        name = self.mount.nodes.value(node)
+        return Attr(st_ino=2 + int(name[1:]), st_mode=stat.S_IFREG | 0o666, st_size=SIZE)
+
+    def readdir(self, ctx: Context, node: NodeId, fh: Handle, offset: int, out: DirectoryBuffer) -> None:
+        for i in range(offset, self.COUNT):
+            if not out.add(b"f%d" % i, 2 + i, stat.S_IFREG, i + 1):
+                return
+
+
+class ManySingle(Many):
+    """The same with numbers of its own, in one worker: every file is forgotten by name."""
+
+    handle_policy = HandlePolicy.SINGLE
+
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
+        node = NodeId(2 + self.number(parent, name))
+        return Entry(node, self.attr(node))
+
+    def attr(self, node: NodeId) -> Attr:
+        return Tree.attr(self, node)
