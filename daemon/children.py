@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from enum import Enum
 
@@ -43,6 +44,14 @@ class WorkerProcess:
         self.outbox: messages.Outbox
         self.deaths: list[float] = []
         self.failure: messages.Failed | None = None
+        self.asked_to_die: float | None = None
+        """When it was asked to, because a request hangs in it (time.monotonic)."""
+        self.began = 0.0
+        """When this process became this worker (time.monotonic)."""
+        self.turns = 0
+        """The loop turns that it had taken when it was last seen to take one."""
+        self.pinged: float | None = None
+        """When it was asked to take another, which it has not done yet (time.monotonic)."""
         self._theirs: socket.socket | None = None
 
     def start(self, config: MountConfig, search: str | None, workers: int, arena: Arena, shared_files: bool) -> None:
@@ -77,6 +86,9 @@ class WorkerProcess:
         record.pid = self.pid
         record.generation += 1
         record.died_of = 0
+        self.asked_to_die = None
+        self.began = time.monotonic()
+        self.pinged = None
 
     def replace_by(self, spare: "WorkerProcess", arena: Arena) -> None:
         """Takes a spare's process for its own. The spare is left without one."""
@@ -106,6 +118,17 @@ class WorkerProcess:
         self.state = State.DEAD
         self.pidfd = -1
         return os.waitstatus_to_exitcode(status)
+
+    def silence(self, arena: Arena, now: float) -> float | None:
+        """For how many seconds it has not answered a ping; None if it has, or was not asked before. Asks it again."""
+        turns = arena.worker(self.index).turns
+        if turns != self.turns:
+            self.turns, self.pinged = turns, None
+            return None
+        if self.pinged is None:
+            self.pinged = now
+            self.outbox.send(messages.Ping())
+        return now - self.pinged
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Sends a signal, if there is a process."""

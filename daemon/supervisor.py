@@ -408,7 +408,7 @@ class Supervisor:
         if self._ready and not self._stopping and self.config.timeouts.request and now >= self._next_look:
             self._next_look = now + hangs.interval(self.config.timeouts.request)
             for worker in self.workers:
-                if worker.state is State.SERVING:
+                if worker.state is not State.DEAD:
                     self._look_at(worker, now)
 
     # --- workers ------------------------------------------------------------------------------------------------
@@ -510,29 +510,28 @@ class Supervisor:
             self._restarts.append((now + max(SPARE_DELAY, decision.delay), self.spare))
 
     def _look_at(self, worker: WorkerProcess, now: float) -> None:
-        """Replaces a worker in which a request hangs. SETLKW may wait for as long as it takes."""
+        """Replaces a worker in which a request hangs, or that takes no turn. SETLKW may wait as long as it likes."""
         since = ffi.new("uint64_t *")
         index = lib.rm_oldest(self.arena.c, worker.index, abi.Opcode.SETLKW, since)
-        age = None if index < 0 else (lib.rm_now() - since[0]) / 1e9
-        match hangs.step(age, self.config.timeouts.request, worker.asked_to_die, now):
+        # A successor has had a request since it began, whenever that came.
+        age = None if index < 0 else min((lib.rm_now() - since[0]) / 1e9, now - worker.began)
+        silence = worker.silence(self.arena, now) if worker.state is State.SERVING else None
+        longest = max((seconds for seconds in (age, silence) if seconds is not None), default=None)
+        match hangs.step(longest, self.config.timeouts.request, worker.asked_to_die, now):
             case hangs.Step.REPLACE:
-                header = codec.decode_header(bytes(self.arena.c.journal[index].header))
-                log.error(
-                    "worker %d hangs: %s (request %d) of node %d for process %d takes %.1f s; its stacks, then another worker:",
-                    worker.index,
-                    abi.Opcode(header.opcode).name,
-                    header.unique,
-                    header.nodeid,
-                    header.pid,
-                    age,
-                )
+                what = "takes no turn" if index < 0 else self._describe_request(index)
+                log.error("worker %d hangs: %s for %.1f s; its stacks, and another:", worker.index, what, longest)
                 self._counts["hangs"] += 1
                 worker.asked_to_die = now
                 worker.kill(death.REPLACE)
             case hangs.Step.KILL:
                 log.error("worker %d does not die: killing it", worker.index)
-                worker.kill(signal.SIGCONT)
                 worker.kill()
+
+    def _describe_request(self, index: int) -> str:
+        header = codec.decode_header(bytes(self.arena.c.journal[index].header))
+        name = abi.Opcode(header.opcode).name
+        return f"{name} (request {header.unique}) of node {header.nodeid} for process {header.pid}"
 
     def _recover_tables(self, worker: WorkerProcess) -> None:
         """Puts right what the worker was in the middle of in the tables that all share."""

@@ -59,6 +59,10 @@ class Released(Message):
     fh: int
 
 
+class Ping(Message):
+    """Take a turn: a worker that does not is stopped, or hangs."""
+
+
 class Stop(Message):
     """Answer what is in flight and exit."""
 
@@ -122,7 +126,7 @@ class Description(Message):
     export: bool
 
 
-ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Stop | LogLevel
+ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Stop | LogLevel
 ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Departed | Released | Notification | Description
 
 _encode = msgspec.msgpack.Encoder().encode

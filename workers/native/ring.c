@@ -159,6 +159,25 @@ int64_t rm_find_unique(const struct rm_arena *arena, uint64_t unique)
 	return -1;
 }
 
+int64_t rm_oldest(const struct rm_arena *arena, uint32_t worker, uint32_t waits, uint64_t *since)
+{
+	int64_t oldest = -1;
+
+	for (uint32_t index = 0; index < arena->count; index++) {
+		const struct rm_journal *journal = &arena->journal[index];
+		uint32_t state = __atomic_load_n(&journal->state, __ATOMIC_ACQUIRE);
+
+		if (journal->worker != worker || (state != RM_DELIVERED && state != RM_STARTED) ||
+		    ((const struct in_header *)journal->header)->opcode == waits)
+			continue;
+		if (oldest < 0 || journal->delivered_ns < *since) {
+			oldest = index;
+			*since = journal->delivered_ns;
+		}
+	}
+	return oldest;
+}
+
 /* --- the ring ------------------------------------------------------------------------------------------ */
 
 struct rm_ring *rm_ring_new(uint32_t entries, uint32_t flags, int fuse_fd, int eventfd, const struct rm_arena *arena,

@@ -38,6 +38,7 @@ struct rm_fast;
 void rm_ring_accelerate(struct rm_ring *ring, struct rm_fast *fast);
 int rm_recommit(struct rm_ring *ring, uint32_t index);
 int64_t rm_find_unique(const struct rm_arena *arena, uint64_t unique);
+int64_t rm_oldest(const struct rm_arena *arena, uint32_t worker, uint32_t waits, uint64_t *since);
 int rm_bucket(uint64_t ns);
 uint64_t rm_bucket_floor(int bucket);
 uint64_t rm_now(void);
