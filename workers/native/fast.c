@@ -1,10 +1,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "fast.h"
@@ -12,7 +14,8 @@
 #include "nodes.h"
 #include "system.h"
 
-enum { OP_LOOKUP = 1, OP_GETATTR = 3, OP_OPEN = 14, OP_READ = 15, OP_WRITE = 16, OP_RELEASE = 18, OP_FLUSH = 25 };
+enum { OP_LOOKUP = 1, OP_GETATTR = 3, OP_OPEN = 14, OP_READ = 15, OP_WRITE = 16, OP_RELEASE = 18,
+       OP_GETXATTR = 22, OP_FLUSH = 25 };
 enum { GETATTR_FH = 1 << 0, WRITE_KILL_SUIDGID = 1 << 2, RELEASE_FLOCK_UNLOCK = 1 << 1 };
 enum { NAME_MOST = 255, KEY_MOST = 1024, HANDLE_AT = 9, FMODE_EXEC = 0x20, LARGEFILE = 0x8000 };
 #define NONE UINT32_MAX
@@ -433,6 +436,27 @@ static bool do_flush(struct call *call)
 	return close(copy) ? fail(call, errno) : answer(call, 0);
 }
 
+/* Asked before the first write after each refresh of a file's attributes (cap_inode_need_killpriv); hardly a file has it. */
+static bool do_getxattr(struct call *call)
+{
+	static const char capability[] = "security.capability";
+	char path[32], value[64];
+	int fd = rm_fast_get(call->fast, call->node);
+
+	if (call->journal->payload_size != sizeof capability || memcmp(call->payload, capability, sizeof capability))
+		return false;
+	bool opened = fd < 0;
+
+	if (opened && (call->node == ROOT || (fd = open_node(call, O_PATH | O_NOFOLLOW)) < 0))
+		return false;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	bool missing = getxattr(path, capability, value, sizeof value) < 0 && errno == ENODATA;
+
+	if (opened)
+		close(fd);
+	return missing && fail(call, ENODATA);
+}
+
 /* What is in the page cache is read at once; the rest, and every error, is Python's. */
 static bool do_read(struct call *call)
 {
@@ -480,12 +504,13 @@ bool rm_fast_serve(struct rm_fast *fast, const struct rm_arena *arena, uint32_t 
 	struct rm_journal *journal = &arena->journal[index];
 	struct call call = { .fast = fast, .setup = &fast->setup, .journal = journal, .in = page + 128,
 			     .payload = page + RM_ENTRY_PAGE, .room = arena->payload };
-	uint32_t opcode;
+	uint32_t opcode, ids[2];         /* uid, gid */
 	bool answered = false;
 
 	memcpy(&opcode, journal->header + 4, sizeof opcode);
 	memcpy(&call.node, journal->header + 16, sizeof call.node);
-	if (opcode >= 64 || !(fast->setup.opcodes >> opcode & 1))
+	memcpy(ids, journal->header + 24, sizeof ids);
+	if (opcode >= 64 || !(fast->setup.opcodes >> opcode & 1) || (fast->setup.root_only && (ids[0] || ids[1])))
 		return false;
 	__atomic_store_n(&journal->state, RM_STARTED, __ATOMIC_RELEASE);
 	switch (opcode) {
@@ -506,6 +531,9 @@ bool rm_fast_serve(struct rm_fast *fast, const struct rm_arena *arena, uint32_t 
 		break;
 	case OP_RELEASE:
 		answered = do_release(&call);
+		break;
+	case OP_GETXATTR:
+		answered = do_getxattr(&call);
 		break;
 	case OP_FLUSH:
 		answered = do_flush(&call);

@@ -23,6 +23,7 @@ struct rm_fast_setup {
 	uint32_t remembers_missing;
 	uint32_t read_only_reply;
 	int read_flags;
+	uint32_t root_only;
 	int fd_limit;
 	int knows_noappend;
 	uint64_t opcodes;

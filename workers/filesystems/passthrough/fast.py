@@ -15,14 +15,26 @@ from ringmount.workers.dispatch import Replies
 from ringmount.workers.filesystems.passthrough.files import Files
 from ringmount.workers.filesystems.passthrough.openflags import KNOWS_NOAPPEND
 
-ANSWERED = (Opcode.LOOKUP, Opcode.GETATTR, Opcode.OPEN, Opcode.READ, Opcode.WRITE, Opcode.RELEASE, Opcode.FLUSH)
+ANSWERED = (
+    Opcode.LOOKUP,
+    Opcode.GETATTR,
+    Opcode.OPEN,
+    Opcode.READ,
+    Opcode.WRITE,
+    Opcode.RELEASE,
+    Opcode.FLUSH,
+    Opcode.GETXATTR,
+)
 """What C can answer."""
 
 
 def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[int]) -> Any:
     """The `struct rm_fast *` that answers these opcodes for `files`, or None where C must not answer."""
     objects = files.objects
-    if not files.options.fast or files.credentials.checks or not objects.identities.opens_by_handle:
+    options, credentials = files.options, files.credentials
+    if not options.fast or not options.xattr or not objects.identities.opens_by_handle:
+        return None
+    if credentials.checks and (credentials.uid, credentials.gid) != (0, 0):
         return None
     setup = ffi.new("struct rm_fast_setup *")
     setup.nodes = ffi.cast("void *", tables.nodes)
@@ -36,6 +48,7 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
     setup.remembers_missing = replies.negative_valid > (0, 0)
     setup.read_only_reply, setup.read_flags = files.read_only_reply, files.read_flags
+    setup.root_only = credentials.checks
     setup.fd_limit = files.fd_limit
     setup.knows_noappend = KNOWS_NOAPPEND != 0
     setup.opcodes = sum(1 << opcode for opcode in opcodes)
