@@ -8,6 +8,7 @@ because request and reply share it.
 
 import errno
 import inspect
+import struct
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -208,10 +209,16 @@ def finish_bytes(_replies: Replies, request: Request, data: bytes) -> int:
 
 
 def finish_read(_replies: Replies, request: Request, result: int | ReadFrom) -> Answer:
-    """The bytes that the method put into the buffer."""
-    if isinstance(result, int) and not 0 <= result <= len(request.buffer):
-        raise ValueError(f"read() returned {result} for a buffer of {len(request.buffer)} bytes")
+    """The bytes that the method put into the buffer, which had the size that was asked for."""
+    if isinstance(result, int):
+        (asked,) = _READ_SIZE(request.op_in, _READ_SIZE_AT)
+        if not 0 <= result <= asked:
+            raise ValueError(f"read() returned {result} for a buffer of {asked} bytes")
     return result
+
+
+_READ_SIZE = struct.Struct("<I").unpack_from
+_READ_SIZE_AT = abi.FUSE_READ_IN.offsets["size"]
 
 
 def finish_write(_replies: Replies, request: Request, result: int | WriteTo) -> Answer:

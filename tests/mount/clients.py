@@ -29,9 +29,9 @@ _kept: list["subprocess.Popen[str]"] = []
 
 @contextlib.contextmanager
 def serve_class(folder: Path, name: str, **settings: Any) -> Iterator[ServedMount]:
-    """Serves the class of this name in `filesystems.py`."""
+    """Serves the class of this name in `filesystems.py`. `options`: its own ones instead of the folder."""
     shutil.copy(Path(__file__).with_name("filesystems.py"), folder / "mountfs.py")
-    options = {"folder": str(folder), **settings.pop("options", {})}
+    options = settings.pop("options", {"folder": str(folder)})
     with serve(folder, filesystem=f"mountfs:{name}", options=options, **settings) as mount:
         yield mount
 

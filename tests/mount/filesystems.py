@@ -15,7 +15,7 @@ import stat
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -85,7 +85,7 @@ class Tree(Filesystem):
             raise OSError(errno.ENOENT, "no such file")
         return int(name[1:])
 
-    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Any:
         node = NodeId(2 + self.number(parent, name))
         return Entry(node, self.attr(node))
 
@@ -533,3 +533,151 @@ class ManySingle(Many):
 
     def attr(self, node: NodeId) -> Attr:
         return Tree.attr(self, node)
+
+
+class ThreadBusy(Tree):
+    """`Tree` on threads."""
+
+    threads = 4
+
+
+class Hostile(Tree):
+    """Answers what the contract forbids, each file in a way of its own."""
+
+    READS: ClassVar[dict[int, Any]] = {
+        0: 1 << 30,
+        1: -1,
+        2: None,
+        3: "text",
+        4: b"bytes",
+        5: 65536 + 4096,  # more than was asked for, less than the buffer behind it
+        6: True,
+        7: 1.0,
+    }
+    NAMES: ClassVar[list[bytes]] = [b"", b"a/b", b"nul\0", b"x" * 5000]
+
+    def number_of(self, node: NodeId) -> int:
+        return node - 2
+
+    def open(self, ctx: Context, node: NodeId, flags: int) -> Any:
+        if node == 2 + 10:
+            return 7
+        if node == 2 + 11:
+            return Opened(fh=-1)
+        return Opened(flags=FOPEN_DIRECT_IO)
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        return self.READS.get(node - 2)
+
+    def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> Any:
+        return [len(data) + 1, -1, None, "text", 1 << 40][node - 2]
+
+    def getattr(self, ctx: Context, node: NodeId, fh: Handle | None) -> Any:
+        match node - 2:
+            case 20:
+                return None
+            case 21:
+                return Attr(st_ino=-5, st_mode=stat.S_IFREG)
+            case 22:
+                return Attr(st_ino=1, st_mode=stat.S_IFREG, st_size=1 << 70)
+            case 23:
+                raise OSError("without an errno")
+            case 24:
+                raise OSError(100_000, "an errno that no kernel has")
+            case 25:
+                raise OSError(-5, "a negative errno")
+            case 26:
+                raise KeyError("a mistake")
+            case 27:
+                raise StopIteration
+            case 28:
+                return object()
+            case 29:
+                return Attr(st_ino=31, st_mode=stat.S_IFDIR | 0o755)  # it was a file
+        return self.attr(node)
+
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Any:
+        number = self.number(parent, name)
+        match number:
+            case 40:
+                return None
+            case 41:
+                return Entry(2, None)
+            case 42:
+                return Entry(-1, self.attr(NodeId(2)))
+            case 43:
+                return Entry(1, self.attr(ROOT))  # the root, in itself
+            case 44:
+                return 44
+            case 45:
+                return Entry(47, Attr(st_ino=47, st_mode=0))
+        return Tree.lookup(self, ctx, parent, name)
+
+    def readlink(self, ctx: Context, node: NodeId) -> Any:
+        return None
+
+    def readdir(self, ctx: Context, node: NodeId, fh: Handle, offset: int, out: DirectoryBuffer) -> None:
+        try:
+            which = int((self.folder / "which").read_text())
+        except FileNotFoundError:
+            super().readdir(ctx, node, fh, offset, out)
+            return
+        out.add(self.NAMES[which], 2, stat.S_IFREG, 1)
+
+    def getxattr(self, ctx: Context, node: NodeId, name: bytes) -> Any:
+        return {b"user.long": b"x" * 70_000, b"user.none": None, b"user.text": "text"}.get(name, b"")
+
+    def listxattr(self, ctx: Context, node: NodeId) -> Any:
+        return {0: None, 1: ["text"], 2: [b"x" * 100] * 1000}.get(node - 2, [])
+
+    def statfs(self, ctx: Context, node: NodeId) -> Any:
+        return None
+
+
+class AsyncHostile(Hostile):
+    """The same from coroutines."""
+
+    async def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        return super().read(ctx, node, fh, offset, buffer)
+
+    async def getattr(self, ctx: Context, node: NodeId, fh: Handle | None) -> Any:
+        await asyncio.sleep(0)
+        return super().getattr(ctx, node, fh)
+
+    async def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Any:
+        return super().lookup(ctx, parent, name)
+
+
+class Bare(Filesystem):
+    """The two methods that there must be, and a count of the requests for others."""
+
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
+        if name != b"file":
+            raise OSError(errno.ENOENT, "no such file")
+        return Entry(2, self.getattr(ctx, NodeId(2), None))
+
+    def getattr(self, ctx: Context, node: NodeId, fh: Handle | None) -> Attr:
+        if node == ROOT:
+            return Attr(st_ino=1, st_mode=stat.S_IFDIR | 0o755, st_nlink=2)
+        return Attr(st_ino=2, st_mode=stat.S_IFREG | 0o666, st_size=5)
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int:
+        assert fh == 0
+        data = b"bare\n"[offset : offset + len(buffer)]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class Labelled(Tree):
+    """Files with extended attributes."""
+
+    VALUES: ClassVar[dict[bytes, bytes]] = {b"user.empty": b"", b"user.short": b"value", b"user.long": b"x" * 60_000}
+
+    def getxattr(self, ctx: Context, node: NodeId, name: bytes) -> bytes:
+        try:
+            return self.VALUES[name]
+        except KeyError:
+            raise OSError(errno.ENODATA, "no such attribute") from None
+
+    def listxattr(self, ctx: Context, node: NodeId) -> list[bytes]:
+        return list(self.VALUES)
