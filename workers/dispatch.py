@@ -113,6 +113,8 @@ class Replies:
     negative_valid: codec.Seconds
     took: Callable[[int], None] | None = None
     """Told of each reference that an Entry passes to the kernel (policy `single` counts them)."""
+    open_flags: int = 0
+    """FOPEN_* that every open file gets (`cache: none`: DIRECT_IO)."""
 
 
 Call: TypeAlias = Callable[[Request], Any]
@@ -175,7 +177,7 @@ def finish_created(replies: Replies, request: Request, result: tuple[Entry, Open
     """fuse_entry_out and fuse_open_out."""
     entry, opened = result
     at = _write_entry(replies, request.buffer, 0, entry)
-    return at + codec.encode_open_out(request.buffer, at, opened.fh, opened.flags, opened.backing_id)
+    return at + _write_opened(replies, request.buffer, at, opened)
 
 
 def finish_attr(replies: Replies, request: Request, attr: AttrLike) -> int:
@@ -197,8 +199,17 @@ def finish_statx(replies: Replies, request: Request, result: api.Statx) -> int:
     )
 
 
-def finish_opened(_replies: Replies, request: Request, opened: Opened) -> int:
-    """fuse_open_out."""
+def _write_opened(replies: Replies, buffer: memoryview, at: int, opened: Opened) -> int:
+    return codec.encode_open_out(buffer, at, opened.fh, opened.flags | replies.open_flags, opened.backing_id)
+
+
+def finish_opened(replies: Replies, request: Request, opened: Opened) -> int:
+    """fuse_open_out of a file."""
+    return _write_opened(replies, request.buffer, 0, opened)
+
+
+def finish_opened_folder(_replies: Replies, request: Request, opened: Opened) -> int:
+    """fuse_open_out of a folder."""
     return codec.encode_open_out(request.buffer, 0, opened.fh, opened.flags, opened.backing_id)
 
 
@@ -649,7 +660,7 @@ ROUTES: dict[int, Route] = {
     Opcode.LISTXATTR: Route("listxattr", call_node, finish_listxattr),
     Opcode.REMOVEXATTR: Route("removexattr", call_name, finish_none),
     Opcode.FLUSH: Route("flush", call_flush, finish_none),
-    Opcode.OPENDIR: Route("opendir", call_open, finish_opened),
+    Opcode.OPENDIR: Route("opendir", call_open, finish_opened_folder),
     Opcode.READDIR: Route("readdir", call_open, finish_listing),  # bound by _listing_handler
     Opcode.READDIRPLUS: Route("readdirplus", call_open, finish_listing),  # bound by _listing_handler
     Opcode.RELEASEDIR: Route("releasedir", call_releasedir, finish_none),
@@ -701,6 +712,9 @@ def _handler(filesystem: api.Filesystem, replies: Replies, opcode: int, route: R
 
 
 def _default_handler(replies: Replies, opcode: int) -> Handler:
+    if opcode == Opcode.OPEN and replies.open_flags:  # ENOSYS would leave the flags to the kernel
+        opened = Opened()
+        return Handler(lambda request: opened, lambda request, r: finish_opened(replies, request, r), False, False)
     if opcode in SUCCEED:
         return Handler(lambda request: None, lambda request, result: 0, False, False)
     if opcode == Opcode.STATFS:

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from ringmount.config.model import MountConfig
 from ringmount.workers import api, codec, death, load, messages, recovery
 from ringmount.workers._native import lib
-from ringmount.workers.abi import Opcode
+from ringmount.workers.abi import Opcode, OpenReply
 from ringmount.workers.accelerate import Accelerated, Tables
 from ringmount.workers.arena import Arena
 from ringmount.workers.dispatch import Replies
@@ -176,6 +176,7 @@ class Worker:
             attr_valid=codec.split_seconds(timeouts.attr) if cached else never,
             negative_valid=codec.split_seconds(timeouts.negative) if cached else never,
             took=None if self.single is None else self.single.took,
+            open_flags=0 if cached else int(OpenReply.DIRECT_IO),
         )
 
     # --- mail -------------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class Tree(Filesystem):
             raise OSError(errno.ENOENT, "no such file")
         return int(name[1:])
 
-    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Any:
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
         node = NodeId(2 + self.number(parent, name))
         return Entry(node, self.attr(node))
 
@@ -350,6 +350,12 @@ class Changing(Tree):
         if kh is not None:
             self.say("poll", node, kh)
         return 0
+
+
+class ChangingUnopened(Changing):
+    """The same, without a method for open(2)."""
+
+    open = Filesystem.open  # type: ignore[assignment]
 
 
 class Chatty(Changing):
@@ -644,7 +650,7 @@ class AsyncHostile(Hostile):
         await asyncio.sleep(0)
         return super().getattr(ctx, node, fh)
 
-    async def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Any:
+    async def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Any:  # type: ignore[override]
         return super().lookup(ctx, parent, name)
 
 

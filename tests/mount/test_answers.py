@@ -224,3 +224,25 @@ assert names(len(every) - 1) == "ERANGE"
     with serve_class(tmp_path, "Labelled", transport=transport) as mount:
         call(code, mount.path / "f0")
         assert sorted(os.listxattr(mount.path / "f0")) == sorted(name.decode() for name in Labelled.VALUES)
+
+
+# --- settings that answers depend on --------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("name", ["Changing", "ChangingUnopened"])
+def test_without_a_cache_every_change_shows_at_once(tmp_path: Path, transport: str, name: str) -> None:
+    data = tmp_path / "data-2"
+    settings = {"transport": transport, "cache": "none", "timeouts": {"attr": 3600, "entry": 3600, "negative": 3600}}
+    data.write_text("first")
+    with serve_class(tmp_path, name, **settings) as mount, caller() as user:
+        file = f"{mount.path}/f0"
+        fd = user.ask(f"os.open('{file}', os.O_RDONLY)")
+        assert user.ask(f"os.pread({fd}, 100, 0).decode()") == "first"
+        data.write_text("second")
+        assert user.ask(f"os.pread({fd}, 100, 0).decode()") == "second"
+        assert user.ask(f"os.stat('{file}').st_size") == 6
+        (tmp_path / "gone-f0").touch()
+        assert not user.ask(f"os.path.exists('{file}')")
+        (tmp_path / "gone-f0").unlink()
+        assert user.ask(f"os.path.exists('{file}')")
