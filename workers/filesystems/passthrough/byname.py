@@ -20,7 +20,9 @@ from ringmount.workers.filesystems.passthrough.descriptors import Descriptors
 from ringmount.workers.filesystems.passthrough.identity import Identities, Named, Pinned, location
 
 DEEPEST = 1 << 16
-ATTEMPTS = 3
+ATTEMPTS = 5
+"""With the same values; and with others each time:"""
+MOST_ATTEMPTS = 1000
 
 
 class ByName:
@@ -53,22 +55,35 @@ class ByName:
     # --- finding --------------------------------------------------------------------------------------------------
 
     def find(self, node: NodeId) -> int:
-        """A new O_PATH descriptor of the node. ESTALE: it is not where it was."""
-        for _ in range(ATTEMPTS):  # another worker may be renaming what lies on the way
+        """A new O_PATH descriptor of the node. ESTALE: it is not where it was.
+
+        Another worker may be renaming what lies on the way. Where the values on it have changed since, the way is tried
+        again; where they have not, too, a few times, because they may have changed and changed back.
+        """
+        unchanged = 0
+        for _ in range(MOST_ATTEMPTS):
+            seen: list[tuple[NodeId, bytes]] = []
             try:
-                return self._walk(node)
+                return self._walk(node, seen)
             except OSError as error:
                 if error.errno not in (errno.ESTALE, errno.EBADF):
                     raise
+            if all(self._nodes.value(passed) == value for passed, value in seen):
+                unchanged += 1
+                if unchanged == ATTEMPTS:
+                    break
+            os.sched_yield()
         raise OSError(errno.ESTALE, "not found where it was")
 
-    def _walk(self, node: NodeId) -> int:
-        """Climbs to a folder that is at hand, and goes down from there, one name at a time."""
+    def _walk(self, node: NodeId, seen: list[tuple[NodeId, bytes]]) -> int:
+        """Climbs to a folder that is at hand, and goes down from there, name by name. `seen`: the values on the way."""
         way: list[tuple[NodeId, bytes]] = []
         above = node
         folder: int | None = None
         while folder is None:
-            where = location(self._nodes.value(above))
+            value = self._nodes.value(above)
+            seen.append((above, value))
+            where = location(value)
             if isinstance(where, Pinned):
                 folder = self._handles.fd(where.fh)
             elif len(way) == DEEPEST:
