@@ -84,7 +84,8 @@ def test_a_database_keeps_its_integrity(mount: ServedMount, journal: str) -> Non
     base = sqlite3.connect(path)
     try:
         assert base.execute("pragma integrity_check").fetchall() == [("ok",)]
-        assert base.execute("select count(*), sum(square) from numbers").fetchone() == (200, sum(n * n for n in range(200)))
+        found = base.execute("select count(*), sum(square) from numbers").fetchone()
+        assert found == (200, sum(n * n for n in range(200)))
     finally:
         base.close()
 

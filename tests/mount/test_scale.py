@@ -64,8 +64,7 @@ def test_ten_thousand_open_files_find_their_descriptors(tmp_path: Path, transpor
     try:
         with serve(tmp_path, filesystem="passthrough", options={"source": str(source)}, transport=transport) as mount:
             try:
-                for number in range(count):
-                    opened.append(os.open(mount.path / f"file{number}", os.O_RDWR | os.O_CREAT))
+                opened.extend(os.open(mount.path / f"file{n}", os.O_RDWR | os.O_CREAT) for n in range(count))
                 for number, fd in enumerate(opened):
                     os.pwrite(fd, b"%d" % number, 0)
                 assert all(os.pread(fd, 8, 0) == b"%d" % number for number, fd in enumerate(opened))

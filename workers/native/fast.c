@@ -405,9 +405,11 @@ static bool do_open(struct call *call)
 		close(fd);
 		return false;
 	}
-	bool reads = (in->flags & O_ACCMODE) == O_RDONLY;
+	uint32_t flags = call->setup->open_reply;
 
-	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = reads ? call->setup->read_only_reply : 0 };
+	if ((in->flags & O_ACCMODE) == O_RDONLY)
+		flags |= call->setup->read_only_reply;
+	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = flags };
 	return answer(call, sizeof *out);
 }
 

@@ -21,6 +21,7 @@ struct rm_fast_setup {
 	uint32_t attr_valid_nsec;
 	uint32_t entry_valid_nsec;
 	uint32_t remembers_missing;
+	uint32_t open_reply;
 	uint32_t read_only_reply;
 	int read_flags;
 	uint32_t root_only;

@@ -47,7 +47,8 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.entry_valid, setup.entry_valid_nsec = replies.entry_valid
     setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
     setup.remembers_missing = replies.negative_valid > (0, 0)
-    setup.read_only_reply, setup.read_flags = files.read_only_reply, files.read_flags
+    setup.open_reply, setup.read_only_reply = replies.open_flags, files.read_only_reply
+    setup.read_flags = files.read_flags
     setup.root_only = credentials.checks
     setup.fd_limit = files.fd_limit
     setup.knows_noappend = KNOWS_NOAPPEND != 0
