@@ -55,6 +55,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NewType, Protocol, TypeAlias, T
 
 import msgspec
 
+from ringmount.workers import codec
+
 if TYPE_CHECKING:
     import logging
 
@@ -86,33 +88,8 @@ class HandlePolicy(Enum):
     """One worker serves all CPUs, so handles and nodes may be ordinary Python objects."""
 
 
-class AttrLike(Protocol):
-    """A file's attributes. `Attr` is one; `os.stat_result` fits as it is."""
-
-    @property
-    def st_ino(self) -> int: ...
-    @property
-    def st_mode(self) -> int: ...
-    @property
-    def st_nlink(self) -> int: ...
-    @property
-    def st_uid(self) -> int: ...
-    @property
-    def st_gid(self) -> int: ...
-    @property
-    def st_rdev(self) -> int: ...
-    @property
-    def st_size(self) -> int: ...
-    @property
-    def st_blksize(self) -> int: ...
-    @property
-    def st_blocks(self) -> int: ...
-    @property
-    def st_atime_ns(self) -> int: ...
-    @property
-    def st_mtime_ns(self) -> int: ...
-    @property
-    def st_ctime_ns(self) -> int: ...
+AttrLike: TypeAlias = codec.Attr
+"""A file's attributes. `Attr` is one; `os.stat_result` fits as it is."""
 
 
 class Attr(msgspec.Struct, gc=False):
@@ -204,25 +181,8 @@ class Statfs(msgspec.Struct, gc=False):
     f_namemax: int = 255
 
 
-class StatfsLike(Protocol):
-    """What `statfs` returns: `Statfs` or `os.statvfs_result`."""
-
-    @property
-    def f_bsize(self) -> int: ...
-    @property
-    def f_frsize(self) -> int: ...
-    @property
-    def f_blocks(self) -> int: ...
-    @property
-    def f_bfree(self) -> int: ...
-    @property
-    def f_bavail(self) -> int: ...
-    @property
-    def f_files(self) -> int: ...
-    @property
-    def f_ffree(self) -> int: ...
-    @property
-    def f_namemax(self) -> int: ...
+StatfsLike: TypeAlias = codec.Statfs
+"""What `statfs` returns: `Statfs` or `os.statvfs_result`."""
 
 
 class Statx(msgspec.Struct, gc=False):
