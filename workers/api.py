@@ -85,7 +85,8 @@ class HandlePolicy(Enum):
     SHARED = "shared"
     """The handle's record holds a file descriptor, valid in all workers: they share one descriptor table."""
     SINGLE = "single"
-    """One worker serves all CPUs, so handles and nodes may be ordinary Python objects."""
+    """One worker serves all CPUs, so handles and nodes may be ordinary Python objects. They are lost with that worker:
+    its successor starts with a new filesystem object, and must not give old numbers to other objects."""
 
 
 AttrLike: TypeAlias = codec.Attr
@@ -139,9 +140,9 @@ class SetAttr(msgspec.Struct, gc=False):
     """What `setattr` shall change; None leaves a value as it is.
 
     Times are nanoseconds since the epoch, or `NOW` for the time at which the change is made.
-    `kill_suidgid`: clear S_ISUID, and S_ISGID of a group-executable file, along with a change of size
-    (open(2), truncate(2): an unprivileged write loses them). `ctime_ns` comes only from a kernel
-    with write-back caching.
+    `kill_suidgid`: clear S_ISUID, and S_ISGID of a group-executable file, along with a change of size or owner
+    (an unprivileged write loses them). A SetAttr without any change is chown(-1, -1), which clears them as well.
+    `ctime_ns` comes only from a kernel with write-back caching.
     """
 
     mode: int | None = None
@@ -482,8 +483,9 @@ class Filesystem:
     posix_acl: ClassVar[bool] = False
     """True: access control lists (system.posix_acl_* xattrs) are kept, and the kernel applies them."""
     handle_killpriv: ClassVar[bool] = False
-    """True: the filesystem clears S_ISUID, S_ISGID and security.capability when a write or truncate asks for it
-    (`SetAttr.kill_suidgid`, FUSE_WRITE_KILL_SUIDGID, FUSE_OPEN_KILL_SUIDGID), saving a GETXATTR before every write."""
+    """True: the filesystem clears S_ISUID and S_ISGID when a write or truncate asks for it (`SetAttr.kill_suidgid`,
+    FUSE_WRITE_KILL_SUIDGID, `Context.kill_suidgid`), and security.capability with every write, truncate and chown. That
+    saves a GETXATTR before every write."""
     export: ClassVar[bool] = False
     """True: `lookup` knows the names `.` and `..`, so that the mount can be exported by NFS."""
 
@@ -492,6 +494,11 @@ class Filesystem:
         ValueError, with a text for the administrator, if the filesystem cannot work."""
         self.options = options
         self.mount = mount
+
+    @classmethod
+    def variant(cls, options: Any) -> type[Filesystem]:
+        """The class that serves a mount with these options: this one, or a subclass with more or other methods."""
+        return cls
 
     @classmethod
     def check(cls, options: Any, mountpoint: str) -> None:
@@ -520,7 +527,8 @@ class Filesystem:
 
     @optional
     def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> MaybeAsync[Entry]:
-        """Finds `name` in `parent` and takes a reference. ENOENT if there is none.
+        """Finds `name` in `parent` and takes a reference. ENOENT if there is none, or `Entry(0, None)`, which the
+        kernel may remember for the mount's `timeouts.negative`.
 
         ENOSYS: every name is reported as not implemented; a filesystem needs this method.
         """
@@ -742,7 +750,8 @@ class Filesystem:
     @optional
     def setlk(self, ctx: Context, node: NodeId, fh: Handle, owner: int, lock: Lock, wait: bool) -> MaybeAsync[None]:
         """F_SETLK (`wait` False: EAGAIN if another lock is in the way) or F_SETLKW (`wait`: must not block the
-        worker: be `async`, or run on threads; end with EINTR when `ctx.interrupted`)."""
+        worker: be `async`, or run on threads; end with EINTR when `ctx.interrupted`). Override together with `getlk`:
+        otherwise the kernel keeps POSIX locks itself."""
         raise _enosys()
 
     @optional
@@ -820,5 +829,6 @@ class Filesystem:
 
     @optional
     def syncfs(self, ctx: Context, node: NodeId) -> MaybeAsync[None]:
-        """syncfs(2). The kernel sends it only to mounts that it trusts (not to ordinary /dev/fuse mounts of 6.18)."""
+        """syncfs(2). The kernel sends it only to mounts that it trusts (not to ordinary /dev/fuse mounts of 6.18). Not
+        overridden: succeeds there."""
         raise _enosys()

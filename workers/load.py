@@ -69,8 +69,7 @@ def load(config: MountConfig, search: str | None = None) -> tuple[type[api.Files
     """The class and its options for a mount. Raises FilesystemError."""
     cls = find_class(config.filesystem, search)
     options = read_options(cls, config.options)
-    variant = getattr(cls, "variant", None)
-    return (cls if variant is None else variant(options)), options
+    return cls.variant(options), options
 
 
 def check(config: MountConfig, search: str | None = None) -> messages.Description:
