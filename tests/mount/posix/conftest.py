@@ -1,6 +1,7 @@
-"""The targets, each mounted when a first test needs it and until the last test of this folder; and a folder for each test."""
+"""The targets, mounted from the first test that needs them to the last of this folder; a folder for each test."""
 
 import contextlib
+import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,14 +20,25 @@ class Targets:
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
         self._mounted: dict[Place, Target] = {}
+        self._failed: dict[Place, Exception] = {}
         self._folders = 0
 
     def get(self, place: Place) -> Target:
+        """Mounts the target if it is not yet; if that failed once, it is not tried again."""
+        if place in self._failed:
+            raise self._failed[place]
         if place not in self._mounted:
-            folder = Path(self._stack.enter_context(TemporaryDirectory(prefix=f"ringmount-{place}-")))
-            folder.chmod(0o711)  # pytest's own are closed to other users
-            self._mounted[place] = self._stack.enter_context(place.mounted(folder))
+            try:
+                self._mounted[place] = self._mount(place)
+            except Exception as error:
+                self._failed[place] = error
+                raise
         return self._mounted[place]
+
+    def _mount(self, place: Place) -> Target:
+        folder = Path(self._stack.enter_context(TemporaryDirectory(prefix=f"ringmount-{place}-")))
+        folder.chmod(0o711)  # pytest's own are closed to other users
+        return self._stack.enter_context(place.mounted(folder))
 
     def fresh_folder(self, target: Target) -> Path:
         """A new folder, in which everybody may make things."""
@@ -50,16 +62,11 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
 
 
 @pytest.fixture
-def folder(target: Target) -> Path:
+def folder(target: Target) -> Iterator[Path]:
     """An empty folder of root's on the target, with mode 0777 (not sticky)."""
-    return TARGETS.fresh_folder(target)
-
-
-@pytest.fixture
-def beneath(target: Target, folder: Path) -> Path:
-    """The same folder, without a mount between. Memory has none."""
-    assert target.source is not None
-    return target.source / folder.name
+    path = TARGETS.fresh_folder(target)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -71,8 +78,11 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Marks what differs by nature as an expected failure."""
-    if not isinstance(item, pytest.Function) or "target" not in item.callspec.params:
+    if not isinstance(item, pytest.Function) or "target" not in item.fixturenames:
         return
+    place = item.callspec.params["target"]
+    assert isinstance(place, Place)
+    parameters = item.callspec.id.replace(str(place), "").strip("-")
     for difference in INHERENT:
-        if difference.concerns(item.path.stem, item.originalname, item.callspec.params):
+        if difference.concerns(item.path.stem, item.originalname, place, parameters):
             item.add_marker(pytest.mark.xfail(reason=difference.reason, strict=True))

@@ -4,11 +4,13 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec
 
 from mount.posix.syscalls import AT_SYMLINK_NOFOLLOW, SECOND, errno_name, utimensat
+
+P = ParamSpec("P")
 
 LONG_AGO = 1_000_000_000 * SECOND + 123_456_789
 """September 2001: a time that no clock of a test shows."""
@@ -21,9 +23,29 @@ def refused(*codes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        assert error.errno in codes, f"{errno_name(error.errno)} instead of {wanted}"
+        if error.errno not in codes:
+            raise AssertionError(f"{errno_name(error.errno)} instead of {wanted}") from error
     else:
         raise AssertionError(f"success instead of {wanted}")
+
+
+@contextlib.contextmanager
+def may_be_refused(*codes: int) -> Iterator[None]:
+    """The block may raise OSError, but only with these numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in codes:
+            raise
+
+
+def outcome(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> str:
+    """The name of the error that the call raises, or "success"."""
+    try:
+        call(*args, **kwargs)
+    except OSError as error:
+        return errno_name(error.errno)
+    return "success"
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""System calls that Python does not offer, by their kernel names. All raise OSError, and none is retried after EINTR."""
+"""System calls that Python does not offer, by their kernel names. They raise OSError and are not tried again."""
 
 import ctypes
 import errno
@@ -72,9 +72,12 @@ def fchmodat2(path: AnyPath, mode: int, flags: int) -> None:
 
 
 def utimensat(path: AnyPath | None, atime: int, mtime: int, flags: int = 0, folder: int = AT_FDCWD) -> None:
-    """Times in nanoseconds since the epoch, or `UTIME_NOW` and `UTIME_OMIT`. Without a path: futimens(3) of `folder`."""
+    """Times in nanoseconds since the epoch, `UTIME_NOW` or `UTIME_OMIT`. Without a path: futimens(3) of `folder`."""
     times = (_Timespec * 2)(_timespec(atime), _timespec(mtime))
-    _checked(_libc.utimensat(folder, None if path is None else _path(path), times, flags))
+    if path is None:
+        _checked(_libc.futimens(folder, times))
+    else:
+        _checked(_libc.utimensat(folder, _path(path), times, flags))
 
 
 def utimensat_raw(path: AnyPath, atime: tuple[int, int], mtime: tuple[int, int]) -> None:
@@ -101,12 +104,14 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
 def getxattr_into(path: AnyPath, name: str, size: int) -> bytes:
     """getxattr(2) with a buffer of `size` bytes; os.getxattr tries again with a larger one."""
     buffer = ctypes.create_string_buffer(max(size, 1))
-    return buffer.raw[: _checked(_libc.getxattr(_path(path), name.encode(), buffer, ctypes.c_size_t(size)))]
+    length = _checked(_libc.getxattr(_path(path), name.encode(), buffer, ctypes.c_size_t(size)))
+    return buffer.raw[:length]
 
 
 def listxattr_into(path: AnyPath, size: int) -> bytes:
     buffer = ctypes.create_string_buffer(max(size, 1))
-    return buffer.raw[: _checked(_libc.listxattr(_path(path), buffer, ctypes.c_size_t(size)))]
+    length = _checked(_libc.listxattr(_path(path), buffer, ctypes.c_size_t(size)))
+    return buffer.raw[:length]
 
 
 class Statx(NamedTuple):
@@ -149,7 +154,8 @@ _DIRENT = struct.Struct("<QqHB")
 def getdents(fd: int, size: int) -> list[Dirent]:
     """One getdents64(2) with a buffer of `size` bytes; nothing at the folder's end."""
     buffer = ctypes.create_string_buffer(size)
-    return list(_dirents(buffer.raw[: _checked(_libc.getdents64(fd, buffer, ctypes.c_size_t(size)))]))
+    length = _checked(_libc.getdents64(fd, buffer, ctypes.c_size_t(size)))
+    return list(_dirents(buffer.raw[:length]))
 
 
 def _dirents(raw: bytes) -> Iterator[Dirent]:
@@ -167,14 +173,17 @@ class DirectoryStream:
     def __init__(self, path: AnyPath) -> None:
         _libc.opendir.restype = _libc.readdir64.restype = ctypes.c_void_p
         _libc.telldir.restype = ctypes.c_long
-        self._stream = ctypes.c_void_p(_libc.opendir(_path(path)))
-        if not self._stream:
+        stream = _libc.opendir(_path(path))
+        if stream is None:
             _checked(-1)
+        self._stream = ctypes.c_void_p(stream)
 
     def __enter__(self) -> "DirectoryStream":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _libc.closedir(self._stream)
 
     def read(self) -> str | None:
@@ -224,7 +233,8 @@ class Mapping:
 
     def read(self, offset: int, length: int) -> bytes:
         buffer = ctypes.create_string_buffer(length)
-        return buffer.raw[: self._transfer(_libc.process_vm_readv, buffer, offset, length)]
+        count = self._transfer(_libc.process_vm_readv, buffer, offset, length)
+        return buffer.raw[:count]
 
     def write(self, offset: int, data: bytes) -> int:
         return self._transfer(_libc.process_vm_writev, ctypes.create_string_buffer(data, len(data)), offset, len(data))

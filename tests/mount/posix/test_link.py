@@ -9,10 +9,9 @@ from mount.posix import kinds
 from mount.posix.expect import age, changed, entries, opened, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, linkat
-from mount.posix.targets import on_ext4
+from mount.posix.targets import EXT4_LINK_MAX, MANY_LINKS, Target, on_ext4
 from mount.posix.users import alice, bob
 
-EXT4_LINK_MAX = 65_000
 PROTECTED = Path("/proc/sys/fs/protected_hardlinks").read_text().strip() == "1"
 
 
@@ -163,13 +162,14 @@ def test_the_folder_must_not_be_removed(folder: Path) -> None:
 
 
 @on_ext4
-def test_there_are_only_so_many_names(folder: Path, beneath: Path) -> None:
-    make_file(folder / "0")
-    for number in range(1, EXT4_LINK_MAX):
-        os.link(beneath / "0", beneath / str(number))
+def test_there_are_only_so_many_names(folder: Path, target: Target) -> None:
+    path = target.root / MANY_LINKS
+    os.link(path, folder / "one")
+    assert links(path) == EXT4_LINK_MAX
     with refused(errno.EMLINK):
-        os.link(folder / "0", folder / "more")
-    os.unlink(folder / "7")
-    os.link(folder / "0", folder / "more")
+        os.link(path, folder / "two")
+    os.unlink(folder / "one")
+    os.link(path, folder / "two")
     with refused(errno.EMLINK):
-        os.link(folder / "0", folder / "even more")
+        os.link(folder / "two", folder / "three")
+    os.unlink(folder / "two")

@@ -44,21 +44,21 @@ def test_a_whiteout_is_no_device(folder: Path) -> None:
     assert os.stat(folder / "x").st_rdev == 0
 
 
-@pytest.mark.parametrize("major, minor", [(1, 3), (255, 255), (4095, 0xFFFFF)])
+@pytest.mark.parametrize(("major", "minor"), [(1, 3), (255, 255), (4095, 0xFFFFF)])
 def test_large_device_numbers_are_kept(folder: Path, major: int, minor: int) -> None:
     mknodat(AT_FDCWD, folder / "x", stat.S_IFBLK | 0o600, os.makedev(major, minor))
     assert os.stat(folder / "x").st_rdev == os.makedev(major, minor)
 
 
-@pytest.mark.parametrize("mode", [0, 0o7777, 0o4711], ids=oct)
 @pytest.mark.parametrize("kind", FILE_LIKE, ids=str)
-def test_every_bit_of_the_mode_is_taken(folder: Path, kind: Kind, mode: int) -> None:
+def test_every_bit_of_the_mode_is_taken(folder: Path, kind: Kind) -> None:
     before = os.umask(0)
     try:
-        mknodat(AT_FDCWD, folder / "x", kind.value | mode, kinds.DEVICE)
+        for mode in (0, 0o7777, 0o4711):
+            mknodat(AT_FDCWD, folder / oct(mode), kind.value | mode, kinds.DEVICE)
+            assert mode_of(folder / oct(mode)) == mode
     finally:
         os.umask(before)
-    assert mode_of(folder / "x") == mode
 
 
 def test_no_type_means_a_file(folder: Path) -> None:
@@ -73,12 +73,12 @@ def test_it_makes_no_folders_and_no_links(folder: Path) -> None:
         mknodat(AT_FDCWD, folder / "x", stat.S_IFLNK | 0o700)
 
 
-@pytest.mark.parametrize("made", FILE_LIKE, ids=str)
 @pytest.mark.parametrize("kind", kinds.ALL, ids=str)
-def test_the_name_must_be_free(folder: Path, kind: Kind, made: Kind) -> None:
+def test_the_name_must_be_free(folder: Path, kind: Kind) -> None:
     make(kind, folder / "x")
-    with refused(errno.EEXIST):
-        mknodat(AT_FDCWD, folder / "x", made.value | 0o600, kinds.DEVICE)
+    for made in FILE_LIKE:
+        with refused(errno.EEXIST):
+            mknodat(AT_FDCWD, folder / "x", made.value | 0o600, kinds.DEVICE)
 
 
 @pytest.mark.parametrize("kind", [Kind.FILE, Kind.FIFO, Kind.SOCKET], ids=str)
