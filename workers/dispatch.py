@@ -150,9 +150,7 @@ def _write_entry(replies: Replies, buffer: memoryview, at: int, entry: Entry) ->
         if entry.node:
             raise TypeError("an Entry with a node needs attributes")
         return codec.encode_negative_entry(buffer, at, _valid(entry.entry_timeout, replies.negative_valid))
-    if replies.took is not None:
-        replies.took(entry.node)
-    return codec.encode_entry_out(
+    size = codec.encode_entry_out(
         buffer,
         at,
         entry.node,
@@ -161,6 +159,9 @@ def _write_entry(replies: Replies, buffer: memoryview, at: int, entry: Entry) ->
         _valid(entry.attr_timeout, replies.attr_valid),
         entry.attr,
     )
+    if replies.took is not None:
+        replies.took(entry.node)
+    return size
 
 
 def finish_none(_replies: Replies, _request: Request, _result: None) -> int:
@@ -223,7 +224,7 @@ def finish_read(_replies: Replies, request: Request, result: int | ReadFrom) -> 
     """The bytes that the method put into the buffer, which had the size that was asked for."""
     if isinstance(result, int):
         (asked,) = _READ_SIZE(request.op_in, _READ_SIZE_AT)
-        if not 0 <= result <= asked:
+        if not 0 <= result <= asked or result > len(request.buffer):
             raise ValueError(f"read() returned {result} for a buffer of {asked} bytes")
     return result
 
@@ -286,6 +287,9 @@ def finish_bmap(_replies: Replies, request: Request, block: int) -> int:
 def finish_ioctl(_replies: Replies, request: Request, result: tuple[int, bytes]) -> int:
     """fuse_ioctl_out and the data."""
     value, data = result
+    room = abi.FUSE_IOCTL_IN.struct.unpack_from(request.op_in)[-1]
+    if len(data) > room:
+        raise ValueError(f"ioctl() returned {len(data)} bytes, the caller has room for {room}")
     at = codec.encode_ioctl_out(request.buffer, 0, value)
     request.buffer[at : at + len(data)] = data
     return at + len(data)
@@ -697,6 +701,8 @@ def handlers(filesystem: api.Filesystem, replies: Replies) -> list[Handler | Non
 def _handler(filesystem: api.Filesystem, replies: Replies, opcode: int, route: Route) -> Handler:
     method = getattr(filesystem, route.method)
     implemented = api.is_implemented(type(filesystem), route.method)
+    if opcode in (Opcode.SETLK, Opcode.SETLKW):
+        implemented = implemented or api.is_implemented(type(filesystem), "flock")
     is_async = inspect.iscoroutinefunction(method)
     if not implemented:
         return _default_handler(replies, opcode)
@@ -731,18 +737,32 @@ def _default_handler(replies: Replies, opcode: int) -> Handler:
 def _call_listing(method: Any, replies: Replies, plus: bool, is_async: bool) -> Call:
     unpack = abi.FUSE_READ_IN.struct.unpack_from
 
-    def prepare(request: Request) -> tuple[Any, Listing | ListingPlus]:
+    def arguments(request: Request) -> tuple[Handle, int, Listing | ListingPlus]:
         fh, offset, size, _, _, _, _ = unpack(request.op_in)
-        out = ListingPlus(replies, request.buffer, size) if plus else Listing(request.buffer, size)
-        return method(request, request.nodeid, fh, offset, out), out
+        return fh, offset, ListingPlus(replies, request.buffer, size) if plus else Listing(request.buffer, size)
 
+    # Entries that were added have references on their nodes: they are answered, and a lasting error comes next time.
     async def call_async(request: Request) -> int:
-        result, out = prepare(request)
-        await result
+        fh, offset, out = arguments(request)
+        try:
+            await method(request, request.nodeid, fh, offset, out)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            if not out.size:
+                raise
         return out.size
 
     def call(request: Request) -> int:
-        return prepare(request)[1].size
+        fh, offset, out = arguments(request)
+        try:
+            method(request, request.nodeid, fh, offset, out)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            if not out.size:
+                raise
+        return out.size
 
     return call_async if is_async else call
 
