@@ -1,0 +1,49 @@
+"""When a worker that died is started again."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ringmount.daemon.restart import FIRST_DELAY, FREE, MAX_DELAY, WINDOW, GiveUp, Restart, after_death
+
+NOW = 1000.0
+REMEMBERED = 32  # deaths of a worker that the supervisor keeps
+
+
+def delay(deaths: int, age: float = 0.0) -> float:
+    """The delay after so many deaths, all of this age but the last, which is now."""
+    decision = after_death([*[NOW - age] * (deaths - 1), NOW], NOW, None)
+    assert isinstance(decision, Restart)
+    return decision.delay
+
+
+def test_the_first_deaths_cost_no_delay() -> None:
+    assert [delay(deaths) for deaths in range(1, FREE + 1)] == [0.0] * FREE
+
+
+def test_the_delay_doubles_from_then_on_up_to_a_limit() -> None:
+    delays = [delay(FREE + i) for i in range(1, 12)]
+    assert delays[0] == FIRST_DELAY
+    assert all(later in (2 * earlier, MAX_DELAY) for earlier, later in pairwise(delays))
+    assert delays[-1] == MAX_DELAY
+
+
+def test_deaths_of_long_ago_do_not_count() -> None:
+    assert delay(20, age=WINDOW) == 0.0
+    assert delay(20, age=WINDOW - 1) == MAX_DELAY
+
+
+def test_what_would_fail_the_same_way_is_not_tried_again() -> None:
+    assert after_death([NOW], NOW, "no such module") == GiveUp("no such module")
+
+
+def test_a_worker_that_keeps_dying_is_started_for_ever() -> None:
+    assert isinstance(after_death([NOW] * REMEMBERED, NOW, None), Restart)
+
+
+@given(st.lists(st.floats(0, NOW), max_size=REMEMBERED - 1))
+def test_no_history_delays_beyond_the_limit(deaths: list[float]) -> None:
+    decision = after_death(sorted([*deaths, NOW]), NOW, None)
+    assert isinstance(decision, Restart)
+    assert 0 <= decision.delay <= MAX_DELAY
