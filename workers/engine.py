@@ -28,6 +28,7 @@ from ringmount.workers.ring import (
     DEVICE_ERROR,
     IO,
     IORING_FSYNC_DATASYNC,
+    IORING_OP_ASYNC_CANCEL,
     IORING_OP_FSYNC,
     IORING_OP_READ,
     IORING_OP_WRITE,
@@ -58,6 +59,8 @@ CANCEL_PATIENCE = 1.0
 """Seconds for cancelled coroutines to end."""
 FUTURES = 1 << 32
 """Tokens of ring operations from here on belong to coroutines; below, they are entries."""
+CANCELLATION = FUTURES - 1
+"""The token of operations that cancel others: what became of those comes with their own events."""
 
 
 class ConnectionGone(Exception):
@@ -394,6 +397,8 @@ class Engine:
             self.reply(index, 0, 0)
 
     def _operation_done(self, token: int, result: int) -> None:
+        if token == CANCELLATION:
+            return
         if token < FUTURES:
             self._deferred_done(token, result)
             return
@@ -415,17 +420,37 @@ class Engine:
         future: asyncio.Future[int] = self.loop.create_future()
         self._operations[token] = (future, buffer)  # the kernel holds the address until the event comes
         self.wake()
-        cancelled = False
-        while not future.done():  # until then the kernel may write into the buffer: a cancelled request keeps it
-            try:
-                await asyncio.shield(future)
-            except asyncio.CancelledError:
+        return await keep_until_done(future, lambda: self._cancel_operation(token))
+
+    def _cancel_operation(self, token: int) -> None:
+        self.transport.io(IORING_OP_ASYNC_CANCEL, -1, IO | token, 0, 0, 0, CANCELLATION)
+        self.wake()
+
+
+async def keep_until_done(future: asyncio.Future[int], give_up: Callable[[], None] = lambda: None) -> int:
+    """Waits for what reads or writes a request's buffer, to its end: the buffer belongs to another request afterwards.
+
+    `give_up` is called once if the waiting coroutine is cancelled, and CancelledError raised in the end.
+    """
+    cancelled = False
+    while not future.done():
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not cancelled:
                 cancelled = True
-            except OSError:
-                break
-        if cancelled:
-            raise asyncio.CancelledError
-        return future.result()
+                give_up()
+        except OSError:
+            break
+    if cancelled:
+        future.exception()  # it was looked at: asyncio would complain otherwise
+        raise asyncio.CancelledError
+    return future.result()
+
+
+def on_a_thread(function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    """A system call on a thread of asyncio's own."""
+    return asyncio.get_running_loop().run_in_executor(None, function, *arguments)
 
 
 class EngineIo:
@@ -441,13 +466,13 @@ class EngineIo:
 
     async def read(self, fd: int, buffer: memoryview, offset: int) -> int:
         done = await self._engine().operation(IORING_OP_READ, fd, buffer, len(buffer), offset, 0)
-        return await asyncio.to_thread(os.preadv, fd, [buffer], offset) if done is None else done
+        return await keep_until_done(on_a_thread(os.preadv, fd, [buffer], offset)) if done is None else done
 
     async def write(self, fd: int, data: memoryview, offset: int) -> int:
         done = await self._engine().operation(IORING_OP_WRITE, fd, data, len(data), offset, 0)
-        return await asyncio.to_thread(os.pwrite, fd, data, offset) if done is None else done
+        return await keep_until_done(on_a_thread(os.pwrite, fd, data, offset)) if done is None else done
 
     async def fsync(self, fd: int, datasync: bool = False) -> None:
         flags = IORING_FSYNC_DATASYNC if datasync else 0
         if await self._engine().operation(IORING_OP_FSYNC, fd, b"", 0, 0, flags) is None:
-            await asyncio.to_thread(os.fdatasync if datasync else os.fsync, fd)
+            await keep_until_done(on_a_thread(os.fdatasync if datasync else os.fsync, fd))

@@ -526,8 +526,8 @@ def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
         signal.signal(INTERRUPT_SIGNAL, signal.SIG_IGN)
     try:
         if worker.is_async:
-            with asyncio.Runner(loop_factory=worker.new_loop) as runner:
-                runner.run(worker.run_async(serve, fds))
+            # Never closed: that would wait for coroutines that wait for a ring which is not looked at any more.
+            asyncio.Runner(loop_factory=worker.new_loop).run(worker.run_async(serve, fds))
         else:
             worker.run(serve, fds)
     except StartError as error:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,6 +92,23 @@ def test_only_the_interrupted_request_is_cancelled(tmp_path: Path, transport: st
         (tmp_path / "go").touch()
         for i, other in enumerate(waiting, 1):
             assert answer(other) == [8, content(i + 2, 0, 8).decode()]
+
+
+@pytest.mark.ring
+def test_an_operation_on_the_ring_is_cancelled_with_its_coroutine(tmp_path: Path) -> None:
+    with serve_class(tmp_path, "Pipe", transport="io_uring") as mount:
+        assert interrupt_a_read(tmp_path, mount.path / "f0") == [-1, "EINTR"]
+        assert said(tmp_path, "end", 2)
+        call(STAT, mount.path / "f9", cpu=CPU)
+
+
+@pytest.mark.ring
+def test_an_operation_on_the_ring_that_never_ends_does_not_delay_the_end(tmp_path: Path) -> None:
+    with serve_class(tmp_path, "Pipe", transport="io_uring") as mount, reader_of(mount.path / "f0") as reader:
+        begin(reader)
+        wait_for(lambda: said(tmp_path, "begin"))
+        subprocess.run(["umount", "-f", "-l", str(mount.path)], check=True, timeout=10)
+        mount.process.wait(4)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
