@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -178,6 +179,8 @@ def _complain(error: Exception) -> None:
 def _call(options: argparse.Namespace) -> int:
     match options.command:
         case "run":
+            # A shell's background job is started with SIGINT ignored; a mount is stopped by it all the same.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             from ringmount.daemon.run import run
 
             run(options.file)
