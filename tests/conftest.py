@@ -102,6 +102,4 @@ def fail_a_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if is_ring_required() and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
-        report.longrepr = (
-            f"{report.nodeid}: {reason}; it may not be skipped, because RINGMOUNT_REQUIRE_RING=1"
-        )
+        report.longrepr = f"{report.nodeid}: {reason}; it may not be skipped, because RINGMOUNT_REQUIRE_RING=1"

@@ -174,9 +174,7 @@ def test_settings_become_options_of_the_mount(folder: Path, serve: Callable[...,
     assert not {"default_permissions", "allow_other"} & set(entry.super_options)
 
 
-def test_what_an_unprivileged_user_serves_confers_no_privileges(
-    folder: Path, serve: Callable[..., TinyServer]
-) -> None:
+def test_what_an_unprivileged_user_serves_confers_no_privileges(folder: Path, serve: Callable[..., TinyServer]) -> None:
     serve(user="nobody")
     assert {"nosuid", "nodev"} <= set(entry_at(folder).options)
 
@@ -326,9 +324,7 @@ def test_a_dead_servers_mount_says_how_to_clear_it(
     assert "lies in a stale mount" in refusal(folder / "below").message
 
 
-def test_a_server_that_does_not_answer_is_told_in_time(
-    folder: Path, mount_without_server: Callable[..., int]
-) -> None:
+def test_a_server_that_does_not_answer_is_told_in_time(folder: Path, mount_without_server: Callable[..., int]) -> None:
     mount_without_server()
     failure = refusal(folder, patience=SHORT)
     assert "the server of mount demo does not answer" in failure.message

@@ -29,11 +29,7 @@ assert (importlib.resources.files("ringmount.config") / "mounts/demo.yaml").is_f
 
 
 def folders_with_init() -> set[str]:
-    return {
-        ".".join(init.parent.relative_to(ROOT).parts)
-        for top in TOP
-        for init in (ROOT / top).rglob("__init__.py")
-    }
+    return {".".join(init.parent.relative_to(ROOT).parts) for top in TOP for init in (ROOT / top).rglob("__init__.py")}
 
 
 def run(*command: str, cwd: Path, **environment: str) -> None:
@@ -60,9 +56,7 @@ def test_the_installed_version_is_the_projects() -> None:
 
 
 def test_the_changelog_knows_the_version() -> None:
-    assert re.search(
-        rf"^## .*{re.escape(PROJECT['version'])}", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
-    )
+    assert re.search(rf"^## .*{re.escape(PROJECT['version'])}", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("top", TOP)
@@ -91,9 +85,7 @@ def test_the_wheel_is_one_for_all_later_pythons(wheel: Path) -> None:
 def test_the_wheel_holds_every_package_and_its_data(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     packages = {name.removesuffix("/__init__.py") for name in names if name.endswith("/__init__.py")}
-    assert packages - {"ringmount/systemd"} == {
-        "ringmount/" + name.replace(".", "/") for name in folders_with_init()
-    }
+    assert packages - {"ringmount/systemd"} == {"ringmount/" + name.replace(".", "/") for name in folders_with_init()}
     wanted = {
         f"ringmount/{file.relative_to(ROOT)}"
         for pattern in (
