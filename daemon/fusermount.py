@@ -64,9 +64,7 @@ EXPLANATIONS = (
         f"{FUSERMOUNT} must be set-user-id root, and no_new_privs must be off for this process",
         ExitCode.PERMISSION,
     ),
-    Explanation(
-        "not found in /etc/mtab", "only the user who mounted it, or root, can do that", ExitCode.PERMISSION
-    ),
+    Explanation("not found in /etc/mtab", "only the user who mounted it, or root, can do that", ExitCode.PERMISSION),
 )
 
 

@@ -105,9 +105,7 @@ def mount_direct(fd: int, config: MountConfig) -> None:
     The mount belongs to this process's user and group. Raises Failure; then nothing is mounted.
     """
     try:
-        libc.mount(
-            config.name, config.mountpoint, RINGMOUNT_TYPE, mount_flags(config), mount_data(fd, config)
-        )
+        libc.mount(config.name, config.mountpoint, RINGMOUNT_TYPE, mount_flags(config), mount_data(fd, config))
     except OSError as error:
         raise _mount_failure(config, error) from error
 
@@ -140,9 +138,7 @@ def _mount_failure(config: MountConfig, error: OSError) -> Failure:
         case errno.EBUSY:
             return Failure(f"{where} is busy: another mount is in the way", code=ExitCode.MOUNTPOINT)
         case errno.ENOENT | errno.ENOTDIR | errno.ELOOP:
-            return Failure(
-                f"cannot mount on {where}: {error.strerror}", "was it removed?", code=ExitCode.MOUNTPOINT
-            )
+            return Failure(f"cannot mount on {where}: {error.strerror}", "was it removed?", code=ExitCode.MOUNTPOINT)
         case errno.ENODEV:
             return Failure(
                 "the kernel has no fuse filesystem",

@@ -27,9 +27,7 @@ def check_mountpoint(path: str, *, nonempty: bool = False, patience: float = PAT
     Raises Failure with what is wrong and how to put it right.
     """
     if not os.path.isabs(path):
-        raise _failure(
-            f"mountpoint {path} is a relative path", f"write it in full, {os.path.abspath(path)} say"
-        )
+        raise _failure(f"mountpoint {path} is a relative path", f"write it in full, {os.path.abspath(path)} say")
     entries = mountinfo.read()
     untouchable = [entry.mountpoint for entry in entries if entry.is_fuse or entry.fstype == "autofs"]
     (facts,) = liveness.ask([["examine", path, *untouchable]], patience)
@@ -96,9 +94,7 @@ def _check_folder(path: str, facts: Facts, nonempty: bool) -> None:
         )
     mode, first = facts.get("mode"), facts.get("first")
     if isinstance(mode, int) and not stat.S_ISDIR(mode):
-        raise _failure(
-            f"mountpoint {path} is not a folder", "choose an empty folder, or make one with: mkdir -p"
-        )
+        raise _failure(f"mountpoint {path} is not a folder", "choose an empty folder, or make one with: mkdir -p")
     if first is not None and not nonempty:
         raise _failure(
             f"mountpoint {path} is not empty: {first} is in it and would be hidden",
@@ -110,13 +106,9 @@ def _errno_failure(path: str, facts: Facts) -> Failure:
     number, at = facts["errno"], str(facts.get("at") or path)
     match number:
         case errno.ENOENT:
-            return _failure(
-                f"mountpoint {path} does not exist", f"make it with: mkdir -p {shlex.quote(path)}"
-            )
+            return _failure(f"mountpoint {path} does not exist", f"make it with: mkdir -p {shlex.quote(path)}")
         case errno.ENOTDIR:
-            return _failure(
-                f"mountpoint {path} does not exist: a part of it is not a folder", "choose another path"
-            )
+            return _failure(f"mountpoint {path} does not exist: a part of it is not a folder", "choose another path")
         case errno.EACCES:
             place = "it" if "mode" in facts else "a folder above it"
             return Failure(
