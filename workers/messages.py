@@ -4,6 +4,7 @@ Every message is a msgspec struct, tagged with its name. The rule: no side ever 
 not fit waits with the sender (`Outbox`).
 """
 
+import array
 import socket
 import threading
 from collections import deque
@@ -182,7 +183,9 @@ class Outbox:
         while self._waiting:
             packet, fds = self._waiting[0]
             try:
-                socket.send_fds(self._channel, [packet], fds, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+                # Not socket.send_fds(): in Python 3.11 it leaves the flags out, and would wait.
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+                self._channel.sendmsg([packet], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:
