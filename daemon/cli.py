@@ -121,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
 
     run = command("run", "serve a mount in the foreground, until Ctrl-C", RUN)
     run.add_argument("file", metavar="FILE.yaml", help="the mount's file")
+    run.add_argument("--mkdir", action="store_true", help="make the mountpoint if it is missing, remove it afterwards")
 
     check = command("check", "validate a mount's file and show its effective settings", CHECK)
     check.add_argument("file", metavar="FILE.yaml", help="the mount's file")
@@ -183,7 +184,7 @@ def _call(options: argparse.Namespace) -> int:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             from ringmount.daemon.run import run
 
-            run(options.file)
+            run(options.file, mkdir=options.mkdir)
         case "check":
             from ringmount.daemon.check import check
 

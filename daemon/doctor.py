@@ -20,8 +20,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from ringmount.config.model import MountConfig
-from ringmount.config.units import format_cpulist, format_size
-from ringmount.daemon import fusectl, fusermount, liveness, mountinfo, mounting, privileges
+from ringmount.config.units import format_cpulist
+from ringmount.daemon import fusectl, fusermount, liveness, mountinfo, mounting, privileges, text
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.liveness import Liveness
 from ringmount.daemon.mountpoint import clearing_command
@@ -278,7 +278,7 @@ def limits() -> Findings:
         "" if is_enough else f"allow {ENOUGH_FILES} or more: LimitNOFILE= of a unit, /etc/security/limits.conf",
     )
     _, locked = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    size = "unlimited" if locked == resource.RLIM_INFINITY else format_size(locked)
+    size = "unlimited" if locked == resource.RLIM_INFINITY else text.size(locked)
     yield Check("locked memory", Status.OK, f"limit {size} (rings do not count)")
 
 
@@ -292,7 +292,7 @@ def processors() -> Findings:
         Status.OK,
         f"usable {format_cpulist(cpus.usable)}, online {format_cpulist(cpus.online)}, possible {cpus.possible}",
     )
-    cap = format_size(machine.ring_memory_cap(DEFAULTS))
+    cap = text.size(machine.ring_memory_cap(DEFAULTS))
     try:
         plan = machine.plan(DEFAULTS, cpus, cpus.usable)
     except Failure as failure:
@@ -301,7 +301,7 @@ def processors() -> Findings:
     yield Check(
         "ring memory",
         Status.OK,
-        f"{format_size(plan.buffer_bytes)} at most for a mount with default settings, of {cap} allowed",
+        f"{text.size(plan.buffer_bytes)} at most for a mount with default settings, of {cap} allowed",
     )
 
 
@@ -315,11 +315,11 @@ def pages_limit() -> Findings:
         yield Check(
             "request size",
             Status.WARN,
-            f"{format_size(allowed)} at most, which lowers max_write: fs.fuse.max_pages_limit is below {pages}",
+            f"{text.size(allowed)} at most, which lowers max_write: fs.fuse.max_pages_limit is below {pages}",
             f"sudo sysctl -w fs.fuse.max_pages_limit={pages}",
         )
     else:
-        yield Check("request size", Status.OK, f"{format_size(allowed)} allowed")
+        yield Check("request size", Status.OK, f"{text.size(allowed)} allowed")
 
 
 def services() -> Findings:

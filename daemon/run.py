@@ -5,12 +5,13 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 
 import msgspec
 import sdnotify
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import log, mounting, text
+from ringmount.daemon import log, mountinfo, mounting, text
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.prepared import Prepared, prepare
 from ringmount.daemon.supervisor import Supervisor
@@ -19,10 +20,38 @@ MANY = 8
 """More workers than these are not listed one by one."""
 
 
-def run(path: str) -> None:
-    """Serves the mount that this file describes until SIGINT or SIGTERM. Raises ConfigError, Failure."""
+def run(path: str, mkdir: bool = False) -> None:
+    """Serves the mount that this file describes until SIGINT or SIGTERM. Raises ConfigError, Failure.
+
+    `mkdir`: makes the mountpoint if it is missing, and then removes it at the end.
+    """
     prepared = prepare(path)
     log.set_up(prepared.config.log_level)
+    with _made(prepared.config.mountpoint) if mkdir else contextlib.nullcontext():
+        _serve(prepared)
+
+
+@contextlib.contextmanager
+def _made(mountpoint: str) -> Iterator[None]:
+    """The folder is there for the time of a `with`. A folder that was there before, or is in use after, stays."""
+    made = False
+    if mountinfo.find(mountpoint) is None:  # what is mounted may hang: check_mountpoint() says what it is
+        try:
+            os.makedirs(mountpoint)
+            made = True
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise Failure(f"cannot make {mountpoint}: {error.strerror}", code=ExitCode.MOUNTPOINT) from error
+    try:
+        yield
+    finally:
+        if made and mountinfo.find(mountpoint) is None:
+            with contextlib.suppress(OSError):
+                os.rmdir(mountpoint)
+
+
+def _serve(prepared: Prepared) -> None:
     config = _settled(prepared)
     supervisor = Supervisor(config, prepared.search, prepared.description, prepared.cpus)
     notifier = sdnotify.SystemdNotifier()

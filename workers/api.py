@@ -442,6 +442,14 @@ class Mount(Protocol):
         """
 
 
+class OptionError(ValueError):
+    """Raised by `Filesystem.check`: this option's value cannot work."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class NoOptions(msgspec.Struct, forbid_unknown_fields=True):
     """A filesystem without options."""
 
@@ -503,7 +511,7 @@ class Filesystem:
     @classmethod
     def check(cls, options: Any, mountpoint: str) -> None:
         """Called once before the mount is made, in a process of its own: raise OSError or ValueError, with a text
-        for the administrator, if these options cannot work (a source that is missing, say)."""
+        for the administrator, if these options cannot work (a source that is missing, say); OptionError tells which."""
 
     def start(self) -> MaybeAsync[None]:
         """Called in each worker when its loop runs, before the first request."""

@@ -78,7 +78,8 @@ def check(config: MountConfig, search: str | None = None) -> messages.Descriptio
     try:
         cls.check(options, config.mountpoint)
     except (OSError, ValueError) as error:
-        raise FilesystemError(getattr(error, "path", "options"), _one_line(error)) from error
+        path = f"options.{error.option}" if isinstance(error, api.OptionError) else "options"
+        raise FilesystemError(path, _one_line(error)) from error
     if cls.needs_root and config.user is not None and os.geteuid() == 0:
         raise FilesystemError(
             "user", f"{config.filesystem} acts with each caller's rights and cannot run as {config.user}"

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from ringmount.workers.api import OptionError
+
 
 class Options(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The `options:` of a passthrough mount.
@@ -38,30 +40,34 @@ def check(options: Options, mountpoint: str) -> None:
     """
     source = options.source
     if not os.path.isabs(source):
-        raise ValueError(f"source {source!r} is not an absolute path: write it with a leading /")
+        raise OptionError("source", f"source {source!r} is not an absolute path: write it with a leading /")
     try:
         found = os.stat(source)
     except FileNotFoundError:
-        raise ValueError(f"source {source} does not exist: make the folder, or correct the path") from None
+        raise OptionError("source", f"source {source} does not exist: make the folder, or correct the path") from None
     except OSError as error:
-        raise ValueError(f"source {source} cannot be reached: {error.strerror}") from None
+        raise OptionError("source", f"source {source} cannot be reached: {error.strerror}") from None
     if not os.path.isdir(source):
-        raise ValueError(f"source {source} is not a folder: name the folder that is to be shown")
+        raise OptionError("source", f"source {source} is not a folder: name the folder that is to be shown")
     if not os.access(source, os.R_OK | os.X_OK, effective_ids=True):
-        raise ValueError(f"source {source} may not be read by uid {os.geteuid()}: change its mode, or mount as root")
+        raise OptionError(
+            "source", f"source {source} may not be read by uid {os.geteuid()}: change its mode, or mount as root"
+        )
     if not os.path.exists("/proc/self/fd"):
         raise ValueError("/proc is not mounted: passthrough needs /proc/self/fd")
     real_source, real_mountpoint = os.path.realpath(source), os.path.realpath(mountpoint)
     if _is(real_mountpoint, found):
-        raise ValueError(f"source and mountpoint are the same folder, {source}: mount on another one")
+        raise OptionError("source", f"source and mountpoint are the same folder, {source}: mount on another one")
     if any(_is(folder, found) for folder in _above(real_mountpoint)):
-        raise ValueError(
+        raise OptionError(
+            "source",
             f"mountpoint {mountpoint} is inside the source {source}, so that the mount would contain itself:"
-            " mount on a folder outside"
+            " mount on a folder outside",
         )
     if any(folder == real_mountpoint for folder in _above(real_source)):
-        raise ValueError(
-            f"source {source} is inside the mountpoint {mountpoint}, which would hide it: mount on a folder elsewhere"
+        raise OptionError(
+            "source",
+            f"source {source} is inside the mountpoint {mountpoint}, which would hide it: mount on a folder elsewhere",
         )
 
 
