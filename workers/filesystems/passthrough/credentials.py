@@ -120,7 +120,8 @@ class ActingAs:
         except BaseException:
             self.__exit__()
             raise
-        self.credentials.acting = self
+        if self.capabilities is None:  # otherwise what `worker` is for is allowed as it is
+            self.credentials.acting = self
 
     def __exit__(self, *exception: object) -> None:
         """Switches back. A worker that cannot is of no use any more, and dangerous."""
