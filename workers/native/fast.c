@@ -391,7 +391,7 @@ static bool do_open(struct call *call)
 
 	if (in->flags & ~plain)
 		return false;
-	int fd = open_node(call, (int)(in->flags & (O_ACCMODE | O_NONBLOCK)));
+	int fd = open_node(call, (int)(in->flags & (O_ACCMODE | O_NONBLOCK)) | call->setup->no_trace);
 
 	if (fd < 0)
 		return false;

@@ -23,6 +23,7 @@ struct rm_fast_setup {
 	uint32_t remembers_missing;
 	uint32_t open_reply;
 	uint32_t read_only_reply;
+	int no_trace;
 	int read_flags;
 	uint32_t root_only;
 	int fd_limit;

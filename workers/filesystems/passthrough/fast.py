@@ -48,6 +48,7 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
     setup.remembers_missing = replies.negative_valid > (0, 0)
     setup.open_reply, setup.read_only_reply = replies.open_flags, files.read_only_reply
+    setup.no_trace = objects.no_trace
     setup.read_flags = files.read_flags
     setup.root_only = credentials.checks
     setup.fd_limit = files.fd_limit

@@ -47,6 +47,8 @@ class Objects:
     def __init__(self, source: str, mount: Mount, credentials: Credentials) -> None:
         """Opens the source. Raises OSError, and ValueError if it is not the folder that was mounted."""
         self._mount = mount
+        self.no_trace = os.O_NOATIME if mount.read_only and credentials.switches else 0
+        """Of open(2): reading a read-only mount leaves no access time behind. Only an owner or root may ask for that."""
         self._nodes = mount.nodes
         self._credentials = credentials
         self._own = OwnDescriptors(mount)
@@ -126,6 +128,7 @@ class Objects:
 
     def open(self, node: NodeId, flags: int) -> int:
         """A new descriptor for input and output; `flags` of open(2), without those that create."""
+        flags |= self.no_trace
         if not self._credentials.checks:
             key = self._key(node)
             if key.startswith(BY_HANDLE):
