@@ -48,7 +48,7 @@ class Objects:
         """Opens the source. Raises OSError, and ValueError if it is not the folder that was mounted."""
         self._mount = mount
         self.no_trace = os.O_NOATIME if mount.read_only and credentials.switches else 0
-        """Of open(2): reading a read-only mount leaves no access time behind. Only an owner or root may ask for that."""
+        """Of open(2): reading a read-only mount leaves no access times. Only an owner or root may ask for that."""
         self._nodes = mount.nodes
         self._credentials = credentials
         self._own = OwnDescriptors(mount)
