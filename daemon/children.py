@@ -67,7 +67,12 @@ class WorkerProcess:
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        try:
+            self.pidfd = os.pidfd_open(pid)
+        except OSError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         ours.setblocking(False)
         self.channel = ours
         self.outbox = messages.Outbox(ours)

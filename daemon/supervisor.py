@@ -215,6 +215,14 @@ class Supervisor:
             raise Failure(f"cannot start a worker: {error.strerror}", code=ExitCode.RESOURCES) from error
         self._watch(worker)
 
+    def _start_again(self, worker: WorkerProcess, now: float) -> None:
+        """Starts a process in a dead one's place. A shortage may pass: the mount goes on."""
+        try:
+            self._start_worker(worker)
+        except Failure as failure:
+            log.error("%s; trying again", failure)
+            self._restarts.append((now + restart.MAX_DELAY, worker))
+
     def _watch(self, worker: WorkerProcess) -> None:
         self._selector.register(worker.channel, selectors.EVENT_READ, lambda mask: self._heard(worker))
         self._selector.register(worker.pidfd, selectors.EVENT_READ, lambda mask: self._died(worker))
@@ -398,7 +406,7 @@ class Supervisor:
         for at, worker in [due for due in self._restarts if due[0] <= now]:
             self._restarts.remove((at, worker))
             if not self._stopping:
-                self._start_worker(worker)
+                self._start_again(worker, now)
         for pid, (pidfd, deadline) in list(self._helpers.items()):
             if deadline <= now:
                 with contextlib.suppress(ProcessLookupError):

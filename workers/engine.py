@@ -23,7 +23,7 @@ from ringmount.workers.abi import Opcode
 from ringmount.workers.api import ReadFrom, SyncOf, WriteTo
 from ringmount.workers.arena import JOURNAL_SIZE, Arena
 from ringmount.workers.dispatch import Answer, Handler, Replies, Request, errno_of, handlers
-from ringmount.workers.nodes import NodeTable
+from ringmount.workers.nodes import INTENT, NodeTable
 from ringmount.workers.ring import (
     DEVICE_ERROR,
     IO,
@@ -208,6 +208,7 @@ class Engine:
         elif self._pool is not None and handler.implemented:
             self._start(request, self._in_pool(request, handler, self._pool))
         else:
+            INTENT.set(self._intents[index])
             try:
                 if self._interruptible:
                     result = self._call_interruptibly(request, handler)
@@ -218,6 +219,7 @@ class Engine:
                 self._failed(request, error)
             else:
                 self._answered(request, answer)
+            INTENT.set(NO_INTENT)
 
     def _call_interruptibly(self, request: Request, handler: Handler) -> Any:
         """Runs a plain method so that `interrupt_running` can end it. Raises what it raises."""
@@ -307,11 +309,19 @@ class Engine:
         self.wake()
 
     async def _await(self, request: Request, handler: Handler) -> Answer:
+        INTENT.set(self._intents[request.index])  # in the task's own context
         return handler.finish(request, await handler.call(request))
 
     async def _in_pool(self, request: Request, handler: Handler, pool: ThreadPoolExecutor) -> Answer:
         assert self.loop is not None
-        return handler.finish(request, await self.loop.run_in_executor(pool, handler.call, request))
+        return handler.finish(request, await self.loop.run_in_executor(pool, self._call_in_thread, request, handler))
+
+    def _call_in_thread(self, request: Request, handler: Handler) -> Any:
+        INTENT.set(self._intents[request.index])  # in the thread's own context
+        try:
+            return handler.call(request)
+        finally:
+            INTENT.set(NO_INTENT)
 
     def interrupt(self, index: int, unique: int) -> None:
         """The request's caller got a signal: its coroutine is cancelled; others can ask `Context.interrupted`."""

@@ -9,6 +9,7 @@ Rule for a change here: one crossing into C per call, because every LOOKUP comes
 import errno
 import os
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import msgspec
@@ -41,6 +42,11 @@ def size(capacity: int = DEFAULT_CAPACITY) -> int:
     return int(lib.rm_nodes_size(capacity))
 
 
+INTENT: ContextVar[Any] = ContextVar("intent", default=ffi.NULL)
+"""Where `take` notes its reference unless told otherwise: the engine points it to the journal of the request whose
+handler runs in this context (thread, coroutine); NULL for none."""
+
+
 def _new_room() -> tuple[Any, Any, Any]:
     """Where C puts an answer: bytes, a view of them, a number."""
     room = ffi.new("char[]", MOST_BYTES)
@@ -62,9 +68,6 @@ class NodeTable:
         self._base = ffi.cast("void *", address)
         self._worker = worker
         self._rooms = [_new_room()]
-        self.intent: Any = ffi.NULL
-        """Where `take` notes its reference unless told otherwise: the engine sets it to the journal of the request
-        whose handler it is about to call, and to NULL for none."""
         self.departed: list[tuple[NodeId, int]] = []
         """Nodes that went away in `give_back` or `settle` though workers watch them, and bit n % 64 for each such
         worker n: whoever called must see that they are told, and empty the list."""
@@ -88,10 +91,10 @@ class NodeTable:
         """The node of `key`, made with `value` if there is none, with one more reference.
 
         `intent`: the address (a cffi `uint64_t *`) of two words in the journal that say at every instant whether this
-        reference was counted, for `settle`; `self.intent` if it is not given. Raises OSError ENFILE, or ENAMETOOLONG
+        reference was counted, for `settle`; INTENT's if it is not given. Raises OSError ENFILE, or ENAMETOOLONG
         above 1024 bytes.
         """
-        words = self.intent if intent is None else intent
+        words = INTENT.get() if intent is None else intent
         node: NodeId = lib.rm_nodes_take(self._base, key, len(key), value, len(value), words)
         if node < 0:
             raise _error(node)

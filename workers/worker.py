@@ -41,6 +41,8 @@ from ringmount.workers.ring import Device, Ring
 log = logging.getLogger(__name__)
 
 SPARE = -1
+STOP_GRACE = 1.0
+"""Seconds for coroutines to end by themselves when the mount is stopped."""
 EXIT_OK = 0
 EXIT_PERMANENT = 3
 """Another start would fail the same way: the supervisor does not try."""
@@ -308,7 +310,10 @@ class Worker:
         with contextlib.suppress(ConnectionGone):
             self.connect(serve, fds)
             self._serve_plainly()
-        self.filesystem.stop()
+        try:
+            self.filesystem.stop()
+        except Exception:
+            log.exception("stop() of the filesystem")
 
     def _serve_plainly(self) -> None:
         mail_room = select.poll()
@@ -338,6 +343,7 @@ class Worker:
         scheduled = False
         watching = True
         mailing = False
+        cancelling: asyncio.TimerHandle | None = None
 
         def finish(error: BaseException | None) -> None:
             if not done.done():
@@ -360,8 +366,16 @@ class Worker:
                 return
             watch_requests()
             watch_outbox()
-            if self.stopping and not self.engine.busy and not self.engine.answered:
+            if self.stopping:
+                end_soon()
+
+        def end_soon() -> None:
+            """Ends when all is answered. What still waits after a moment is cancelled: its callers get EINTR."""
+            nonlocal cancelling
+            if not self.engine.busy and not self.engine.answered:
                 finish(None)
+            elif cancelling is None:
+                cancelling = loop.call_later(STOP_GRACE, lambda: loop.create_task(self.engine.cancel_all()))
 
         def watch_requests() -> None:
             nonlocal watching
@@ -405,7 +419,10 @@ class Worker:
                     loop.remove_reader(fd)
                 loop.remove_writer(self.setup.channel)
         await self.engine.cancel_all()
-        await _maybe(self.filesystem.stop())
+        try:
+            await _maybe(self.filesystem.stop())
+        except Exception:
+            log.exception("stop() of the filesystem")
 
 
 async def _maybe(result: Any) -> None:
@@ -433,6 +450,8 @@ def _become(setup: Setup, supervisor: int) -> None:
     # Ctrl-C reaches the whole foreground group: the supervisor decides, and workers go on until it unmounted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # An interrupt may come before the loop can hear of it: the journal's mark says the same.
+    signal.signal(INTERRUPT_SIGNAL, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0)
     if not setup.shared_files:
@@ -522,8 +541,6 @@ def _wait_for(channel: socket.socket, kind: type[M]) -> tuple[M, list[int]] | No
 def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
     if worker.filesystem.interrupt_sync:
         signal.signal(INTERRUPT_SIGNAL, lambda number, frame: worker.engine.interrupt_running())
-    else:
-        signal.signal(INTERRUPT_SIGNAL, signal.SIG_IGN)
     try:
         if worker.is_async:
             # Never closed: that would wait for coroutines that wait for a ring which is not looked at any more.
@@ -536,7 +553,8 @@ def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
         return EXIT_PERMANENT
     except (RingRefused, OSError) as error:
         log.debug("transport", exc_info=True)
-        worker.outbox.send(messages.Failed("transport", str(error), True))
+        is_permanent = isinstance(error, RingRefused)  # the rest may be a shortage that passes
+        worker.outbox.send(messages.Failed("transport", str(error), is_permanent))
         return EXIT_TRANSPORT
     return EXIT_OK
 

@@ -107,6 +107,7 @@ def serve(
         _kill_session(process.pid)
         process.wait(timeout=30)
         subprocess.run(["umount", "-l", str(mountpoint)], capture_output=True, timeout=30, check=False)
+        (Path("/run/ringmount") / f"{name}.sock").unlink(missing_ok=True)  # of a server that was killed
 
 
 def wait_until_serving(process: "subprocess.Popen[str]", log: Path) -> None:
