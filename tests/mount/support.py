@@ -68,11 +68,12 @@ def serve(
     filesystem: str = "memory",
     options: dict[str, Any] | None = None,
     launcher: Sequence[str] = (),
+    patience: float = WATCHDOG,
     **settings: Any,
 ) -> Iterator[ServedMount]:
     """Mounts on a new folder below `folder`; at the end unmounts, and asserts that nothing is left.
 
-    `launcher`: a command in front of the server's.
+    `launcher`: a command in front of the server's. `patience`: seconds after which the server is killed.
     """
     name = settings.pop("name", f"t{os.getpid()}-{time.monotonic_ns() % 1_000_000_000}")
     mountpoint = folder / f"mnt-{name}"
@@ -90,7 +91,7 @@ def serve(
             start_new_session=True,
             cwd="/",
         )
-    watchdog = threading.Timer(WATCHDOG, _kill_session, [process.pid])
+    watchdog = threading.Timer(patience, _kill_session, [process.pid])
     watchdog.daemon = True
     watchdog.start()
     try:

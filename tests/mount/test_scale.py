@@ -29,15 +29,18 @@ def drop_caches() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("2\n")
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_nothing_is_left_after_find_over_200000_files(tmp_path: Path, transport: str) -> None:
     source = Path("/dev/shm") / f"ringmount-scale-{os.getpid()}"
     source.mkdir()
     try:
         make_tree(source)
-        with serve(tmp_path, filesystem="passthrough", options={"source": str(source)}, transport=transport) as mount:
+        with serve(
+            tmp_path, filesystem="passthrough", options={"source": str(source)}, transport=transport, patience=300
+        ) as mount:
             found = subprocess.run(
-                ["find", str(mount.path), "-type", "f", "-links", "1"], capture_output=True, timeout=100, check=True
+                ["find", str(mount.path), "-type", "f", "-links", "1"], capture_output=True, timeout=200, check=True
             )
             assert found.stdout.count(b"\n") == FOLDERS * FILES
             most = live_nodes(mount)
@@ -51,6 +54,7 @@ def test_nothing_is_left_after_find_over_200000_files(tmp_path: Path, transport:
         subprocess.run(["rm", "-rf", str(source)], check=True, timeout=60)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_ten_thousand_open_files_find_their_descriptors(tmp_path: Path, transport: str) -> None:
     source = tmp_path / "source"
@@ -62,7 +66,9 @@ def test_ten_thousand_open_files_find_their_descriptors(tmp_path: Path, transpor
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     opened: list[int] = []
     try:
-        with serve(tmp_path, filesystem="passthrough", options={"source": str(source)}, transport=transport) as mount:
+        with serve(
+            tmp_path, filesystem="passthrough", options={"source": str(source)}, transport=transport, patience=300
+        ) as mount:
             try:
                 opened.extend(os.open(mount.path / f"file{n}", os.O_RDWR | os.O_CREAT) for n in range(count))
                 for number, fd in enumerate(opened):
