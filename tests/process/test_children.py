@@ -86,10 +86,15 @@ def test_a_helper_keeps_only_what_it_is_to_keep() -> None:
         os.close(fd)
 
 
+def wait_for_a_signal() -> int:
+    time.sleep(PATIENCE)
+    return 0
+
+
 def test_a_helper_has_the_default_answer_to_signals() -> None:
     previous = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
-        pid = throw_away(lambda: time.sleep(PATIENCE) is None)
+        pid = throw_away(wait_for_a_signal)
         os.kill(pid, signal.SIGTERM)
         # It may be killed before or after it set its signals: ours would only be noted.
         while not select.select([fd := os.pidfd_open(pid)], [], [], 0.05)[0]:
