@@ -68,7 +68,7 @@ def serve(
     filesystem: str = "memory",
     options: dict[str, Any] | None = None,
     launcher: Sequence[str] = (),
-    patience: float = WATCHDOG,
+    patience: float | None = None,
     **settings: Any,
 ) -> Iterator[ServedMount]:
     """Mounts on a new folder below `folder`; at the end unmounts, and asserts that nothing is left.
@@ -91,7 +91,7 @@ def serve(
             start_new_session=True,
             cwd="/",
         )
-    watchdog = threading.Timer(patience, _kill_session, [process.pid])
+    watchdog = threading.Timer(patience or WATCHDOG, _kill_session, [process.pid])
     watchdog.daemon = True
     watchdog.start()
     try:
