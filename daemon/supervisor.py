@@ -52,8 +52,8 @@ STOP_PATIENCE = 5.0
 NUDGE_PATIENCE = 5.0
 SPARE_DELAY = 0.05
 """Seconds before a spare is made: whoever waits for an answer comes first."""
-INTERRUPT_TRIES = 50
-"""Turns for which an INTERRUPT waits for its request to show up in the arena (they travel by different ways)."""
+INTERRUPT_PATIENCE = 0.5
+"""Seconds for which an INTERRUPT waits for its request to show up in the arena (they travel by different ways)."""
 LEGACY_PER_TURN = 64
 PAIR = struct.Struct("<QQ")
 
@@ -97,11 +97,14 @@ class Supervisor:
         self._device_watch: int | select.epoll | None = None
         self._restarts: list[tuple[float, WorkerProcess]] = []
         self._helpers: dict[int, tuple[int, float]] = {}
-        self._interrupts: list[tuple[int, int]] = []
+        self._interrupts: list[tuple[int, float]] = []
         self._forgets: list[tuple[int, int]] = []
         self._ready = False
         self._next_look = 0.0
         self._counts = {"forgets": 0, "interrupts": 0, "notifications": 0, "nudges": 0, "hangs": 0, "unexpected": 0}
+        # By entry, its worker. The arena says so as well, but workers can write there.
+        depths = zip(self.plan.depths, self.plan.owners, strict=True)
+        self._owners = [owner for depth, owner in depths for _ in range(depth)]
         self._buffer = bytearray(max(abi.FUSE_MIN_READ_BUFFER, 80 + self.plan.payload))
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -353,7 +356,9 @@ class Supervisor:
             worker.kill()
         while any(worker.state is not State.DEAD for worker in self.workers):
             self._turn(1.0)
-        os.waitpid(throw_away(lambda: ring.give_up(self.arena.fd, self.fuse_fd), {self.arena.fd, self.fuse_fd}), 0)
+        pid = throw_away(lambda: ring.give_up(self.arena.fd, self.fuse_fd), {self.arena.fd, self.fuse_fd})
+        if os.waitpid(pid, 0)[1]:  # whoever calls on the mount would wait for the rings for ever
+            raise Failure(f"{reason}; and the kernel could not be told", code=ExitCode.UNAVAILABLE)
         self.transport = "dev_fuse"
         self._start_workers()
         self._serve_all()
@@ -425,8 +430,8 @@ class Supervisor:
         """The workers, and the spare, that have a process."""
         return [worker for worker in (*self.workers, self.spare) if worker.state is not State.DEAD]
 
-    def _heard(self, worker: WorkerProcess) -> None:
-        """What a worker says. Nothing it says can stop the supervisor."""
+    def _heard(self, worker: WorkerProcess) -> bool:
+        """What a worker says; True if there may be more. Nothing it says can stop the supervisor."""
         for _ in range(LEGACY_PER_TURN):
             try:
                 message = worker.receive()
@@ -434,8 +439,9 @@ class Supervisor:
                 log.error("worker %d said something strange: %s", worker.index, error)
                 continue
             if message is None:
-                return
+                return False
             self._act_on(worker, message)
+        return True
 
     def _act_on(self, worker: WorkerProcess, message: messages.ToSupervisor) -> None:
         if isinstance(message, messages.Notification):
@@ -462,7 +468,8 @@ class Supervisor:
             worker.failure = message
 
     def _died(self, worker: WorkerProcess) -> None:
-        self._heard(worker)  # its last words
+        while self._heard(worker):  # its last words
+            pass
         self._selector.unregister(worker.channel)
         self._selector.unregister(worker.pidfd)
         code = worker.reap()
@@ -605,7 +612,7 @@ class Supervisor:
         elif isinstance(said, legacy.Interrupted):
             self._counts["interrupts"] += 1
             if not self._interrupt(said.unique):
-                self._interrupts.append((said.unique, INTERRUPT_TRIES))
+                self._interrupts.append((said.unique, time.monotonic() + INTERRUPT_PATIENCE))
         else:
             self._counts["unexpected"] += 1
             log.warning("opcode %d came by /dev/fuse: answered EIO", said.header.opcode)
@@ -640,9 +647,8 @@ class Supervisor:
         index = lib.rm_find_unique(self.arena.c, unique)
         if index < 0:
             return False
-        journal = self.arena.c.journal[index]
-        journal.interrupted = unique
-        worker = self.workers[journal.worker]
+        self.arena.c.journal[index].interrupted = unique
+        worker = self.workers[self._owners[index]]
         if worker.state is not State.DEAD:
             worker.outbox.send(messages.Interrupt(index, unique))
             if self.description.interrupt_sync:
@@ -650,8 +656,9 @@ class Supervisor:
         return True
 
     def _retry_interrupts(self) -> None:
+        now = time.monotonic()
         self._interrupts = [
-            (unique, tries - 1) for unique, tries in self._interrupts if tries > 1 and not self._interrupt(unique)
+            (unique, until) for unique, until in self._interrupts if until > now and not self._interrupt(unique)
         ]
 
     def _connection_ended(self) -> None:
@@ -715,13 +722,17 @@ class Supervisor:
     def _end_workers(self, signals: int) -> None:
         """Lets them answer what is in flight and exit; what does not is killed."""
         deadline = time.monotonic() + STOP_PATIENCE
-        told = False
+        told = killed = False
         while self._processes():
             left = deadline - time.monotonic()
             if left <= 0 or self._stop_requested > signals:
                 for worker in self._processes():
                     log.warning("worker %d does not end: killing it", worker.index)
                     worker.kill()
+                if killed and self._connection is not None:  # it waits for an answer of its own mount
+                    with contextlib.suppress(Failure):
+                        mounting.abort_connection(self._connection)
+                killed = True
                 deadline = time.monotonic() + STOP_PATIENCE
                 self._turn(1.0)
                 continue
