@@ -10,14 +10,12 @@ LONG_AGO_ENDS = 1_500_000_000 * 10**9
 
 
 class Rules(NamedTuple):
-    """What is comparable between two filesystems.
-
-    `holes`: where files have holes, and so the space they take, is the same. `changes`: whether ctime moved between two looks counts, for which both need timestamps
-    finer than the timer tick (Linux 6.13).
-    """
+    """What is comparable between two filesystems."""
 
     holes: bool
+    """Where a file has holes, and so what space it takes."""
     changes: bool
+    """Whether ctime moved between two looks: both need timestamps finer than the timer tick (Linux 6.13)."""
 
 
 class View:

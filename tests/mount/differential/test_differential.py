@@ -25,38 +25,47 @@ from mount.posix.users import alice, bob, carol, root
 from mount.support import TRANSPORTS, serve
 
 STEPS = 50
+EXAMPLES = 30
 SOAK = int(os.environ.get("RINGMOUNT_SOAK", "0"))
-EXAMPLES = {"passthrough": 60, "memory": 40}
-HAS_FINE_TIMES = tuple(map(int, platform.release().split(".")[:2])) >= (6, 13)
-"""Whether two changes within a timer tick can be told apart (multigrain timestamps)."""
-
 PATIENCE = 1e6 if SOAK else RUN_LIMIT
 """Seconds after which the server is killed."""
 
-PATIENT = settings(
-    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+HAS_FINE_TIMES = tuple(map(int, platform.release().split(".")[:2])) >= (6, 13)
+"""Whether two changes within a timer tick can be told apart (multigrain timestamps)."""
+
+MOUNTS: dict[str, dict[str, Any]] = {
+    "passthrough": {"filesystem": "passthrough"},
+    "passthrough that is asked each time": {
+        "filesystem": "passthrough",
+        "timeouts": {"attr": 0, "entry": 0, "negative": 0},
+        "cache": "none",
+    },
+    "memory": {"filesystem": "memory", "options": MEMORY},
+}
+
+RANDOM = settings(
+    max_examples=SOAK or EXAMPLES,
     stateful_step_count=STEPS,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
-    print_blob=True,
     report_multiple_bugs=False,
+    print_blob=True,
 )
 
 
 @contextlib.contextmanager
-def pair(folder: Path, filesystem: str, settings: dict[str, Any]) -> Iterator[Pair]:
+def pair(folder: Path, mount: dict[str, Any]) -> Iterator[Pair]:
     """A mount beside a tmpfs, with four processes of four users on all CPUs."""
+    is_memory = mount["filesystem"] == "memory"
     with contextlib.ExitStack() as stack:
         native, source = (stack.enter_context(tmpfs(make(folder / name))) for name in ("native", "shown"))
-        options = MEMORY if filesystem == "memory" else {"source": str(source)}
-        served = stack.enter_context(
-            serve(folder, filesystem=filesystem, options=options, patience=PATIENCE, **settings)
-        )
+        served = stack.enter_context(serve(folder, patience=PATIENCE, **({"options": {"source": str(source)}} | mount)))
         actors = []
         for number, user in enumerate((root, alice, bob, carol)):
             actors.append(Actor(user, CPUS[number % len(CPUS)]))
             stack.callback(actors[-1].end)
-        rules = Rules(holes=filesystem != "memory", changes=HAS_FINE_TIMES)  # a copied hole is one in memory
-        yield Pair(native, served.path, None if filesystem == "memory" else source, actors, rules)
+        rules = Rules(holes=not is_memory, changes=HAS_FINE_TIMES)  # a copied hole is one in memory
+        yield Pair(native, served.path, None if is_memory else source, actors, rules)
 
 
 def make(path: Path) -> Path:
@@ -67,15 +76,14 @@ def make(path: Path) -> Path:
 
 @pytest.mark.timeout(0 if SOAK else 600)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-@pytest.mark.parametrize("filesystem", ["passthrough", "memory"])
-def test_a_mount_and_a_native_folder_agree(filesystem: str, transport: str) -> None:
+@pytest.mark.parametrize("mount", MOUNTS.values(), ids=MOUNTS)
+def test_a_mount_and_a_native_folder_agree(mount: dict[str, Any], transport: str) -> None:
     with TemporaryDirectory(prefix="ringmount-differential-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        with pair(folder, filesystem, {"transport": transport}) as both:
+        with pair(folder, mount | {"transport": transport}) as both:
 
             class Agreement(FileRules, NameRules, AttributeRules):
                 pair = both
 
-            examples = SOAK or EXAMPLES[filesystem]
-            run_state_machine_as_test(Agreement, settings=settings(PATIENT, max_examples=examples))
+            run_state_machine_as_test(Agreement, settings=RANDOM)
