@@ -6,7 +6,18 @@ import signal
 from pathlib import Path
 
 import pytest
-from mount.clients import call, caller, client, cpus, said, serve_class, status, wait_for, worker_pids
+from mount.clients import (
+    call,
+    caller,
+    client,
+    cpus,
+    said,
+    serve_class,
+    state_of,
+    status,
+    wait_for,
+    worker_pids,
+)
 from mount.filesystems import content
 from mount.support import TRANSPORTS, ServedMount, is_mounted, processes_of
 
@@ -128,17 +139,25 @@ def test_the_only_worker_is_replaced_too(tmp_path: Path, transport: str) -> None
         for _ in range(2):
             (pid,) = worker_pids(mount)
             os.kill(pid, signal.SIGKILL)
+            wait_until_all_serve(mount, other_than=pid)
             for cpu in CPUS:
                 call("import os, sys; os.statvfs(sys.argv[1])", mount.path, cpu=cpu)
-            wait_until_all_serve(mount, other_than=pid)
 
 
 @both
 def test_requests_that_waited_for_an_entry_are_answered_by_the_next_worker(tmp_path: Path, transport: str) -> None:
     settings = {"transport": transport, "queue_depth": 1, "workers": 1}
     with serve_class(tmp_path, "AsyncGate", **settings) as mount, contextlib.ExitStack() as readers:
-        waiting = [readers.enter_context(client(READ, mount.path / f"f{i}", cpu=CPUS[i % len(CPUS)])) for i in range(6)]
+        waiting = [readers.enter_context(client(READ, mount.path / "f0", cpu=CPUS[0]))]
         wait_for(lambda: said(tmp_path, "begin"))
+        # The queue's one entry is taken. (A free one is handed requests while its worker dies, which SIGKILL cancels.)
+        waiting += [readers.enter_context(client(READ, mount.path / f"f{i}", cpu=CPUS[0])) for i in range(1, 6)]
+
+        def are_all_waiting() -> bool:
+            queued = sum("request_wait_answer" in state_of(reader.pid) for reader in waiting)
+            return queued + len(said(tmp_path, "begin")) >= len(waiting)
+
+        wait_for(are_all_waiting)
         (pid,) = worker_pids(mount)
         os.kill(pid, signal.SIGKILL)
         (tmp_path / "go").touch()
