@@ -34,8 +34,8 @@ TRUNCATED_BY_OPEN = (
 )
 
 INHERENT: tuple[Difference, ...] = (
-    Difference("timestamps::reading_changes_atime", "memory", NOT_TOLD_OF_READS, "read"),
-    Difference("timestamps::reading_changes_atime", "memory", NOT_TOLD_OF_READS, "preadv"),
+    Difference("timestamps::an_operation_changes_these_times", "memory", NOT_TOLD_OF_READS, "read"),
+    Difference("timestamps::an_operation_changes_these_times", "memory", NOT_TOLD_OF_READS, "preadv"),
     Difference("timestamps::a_copy_reads_one_file_and_writes_the_other", "memory", SOURCE_STAYS_CACHED),
     Difference("timestamps::a_copy_reads_one_file_and_writes_the_other", "passthrough", SOURCE_STAYS_CACHED),
     Difference("allocation::a_range_is_taken_out_and_put_in", "passthrough", NO_SHIFTS),

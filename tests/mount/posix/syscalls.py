@@ -254,5 +254,4 @@ class Mapping:
 
 
 def errno_name(code: int | None) -> str:
-    """The number's name in POSIX, where the kernel has one number for two names."""
-    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code or 0, str(code))
+    return errno.errorcode.get(code or 0, str(code))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from mount.posix import kinds
-from mount.posix.each import each
 from mount.posix.expect import opened, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 
@@ -55,13 +54,13 @@ def tour(base: bytes, kind: Kind, name: bytes) -> None:
     assert os.listdir(base) == []
 
 
-@each("kind", [Kind.FILE, Kind.FOLDER, Kind.SYMLINK, Kind.FIFO])
+@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER, Kind.SYMLINK, Kind.FIFO], ids=str)
 def test_any_bytes_but_slash_and_nul_are_a_name(folder: Path, kind: Kind) -> None:
     for name in NAMES:
         tour(os.fsencode(folder), kind, name)
 
 
-@each("kind", kinds.ALL)
+@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
 def test_a_name_of_256_bytes_is_too_long(folder: Path, kind: Kind) -> None:
     with refused(errno.ENAMETOOLONG):
         make(kind, folder / ("n" * 256))
