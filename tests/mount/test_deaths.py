@@ -154,8 +154,9 @@ def test_requests_that_waited_for_an_entry_are_answered_by_the_next_worker(tmp_p
         waiting += [readers.enter_context(client(READ, mount.path / f"f{i}", cpu=CPUS[0])) for i in range(1, 6)]
 
         def are_all_waiting() -> bool:
-            queued = sum("request_wait_answer" in state_of(reader.pid) for reader in waiting)
-            return queued + len(said(tmp_path, "begin")) >= len(waiting)
+            """For a request of their own, or for a page that one fills."""
+            states = [state_of(reader.pid) for reader in waiting]
+            return all("request_wait_answer" in state or "folio_wait" in state for state in states)
 
         wait_for(are_all_waiting)
         (pid,) = worker_pids(mount)
