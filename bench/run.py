@@ -26,6 +26,7 @@ import counters
 import machine
 import prepare
 import processes
+import quote
 import report
 import rows
 import sandbox
@@ -123,6 +124,8 @@ def measure_and_report(options: argparse.Namespace, scale: Scale, budget: float)
     results["checks"] = [check.as_json() for check in checks.evaluate(results)]
     output.mkdir(parents=True, exist_ok=True)
     report.write(results, output)
+    if output == DOCS:
+        quote.write(results, prepare.ROOT / "README.md")
     draw(output)
     print(report.as_text(results))
     print(f"bench: {output}/README.md, results.json", file=sys.stderr)
