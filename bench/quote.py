@@ -55,10 +55,10 @@ def _excerpt(results: dict[str, Any]) -> list[str]:
         crowd = ", one client per CPU" if row.is_crowd else ""
         cached = ", cached" if row.cached else ""
         lines.append(f"| {row.title}{crowd}{cached} | " + " | ".join(cells) + " |")
+    kind = "A virtual machine with" if found["virtual"] else "A machine with"
+    system = f"Linux {found['kernel'].split('-')[0]}, Python {found['python']}, {found['date'].split()[0]}"
     lines += [
         "",
-        f"{'A virtual machine with' if found['virtual'] else 'A machine with'} {found['cpus']} CPUs {found['cpu']}, "
-        f"Linux {found['kernel'].split('-')[0]}, Python {found['python']}, {found['date'].split()[0]}; "
-        "tmpfs beneath all, nothing cached unless it says so.",
+        f"{kind} {found['cpus']} CPUs {found['cpu']}, {system}; tmpfs beneath all, nothing cached unless it says so.",
     ]
     return lines
