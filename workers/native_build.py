@@ -1,7 +1,7 @@
 """Builds `ringmount.workers._native`: the one C module, over the system's liburing (cffi API mode).
 
-Each part is a pair in `native/`: NAME.cdef (what Python sees) and NAME.c (the code). `setup.py` names this
-file in `cffi_modules`; liburing's flags come from pkg-config.
+Each part is NAME.cdef in `native/` (what Python sees), NAME.h, and the code: NAME.c, or that and several NAME_*.c.
+`setup.py` names this file in `cffi_modules`; liburing's flags come from pkg-config.
 """
 
 import shlex
@@ -38,7 +38,7 @@ ffi.cdef("\n".join((NATIVE / f"{part}.cdef").read_text() for part in present()))
 ffi.set_source(
     "ringmount.workers._native",
     "\n".join(f'#include "{part}.h"' for part in present()),
-    sources=[f"workers/native/{part}.c" for part in present()],
+    sources=sorted(f"workers/native/{path.name}" for path in NATIVE.glob("*.c")),
     include_dirs=["workers/native"],
     extra_compile_args=["-O2", "-std=gnu11", "-Wall", "-Wextra", *pkg_config("--cflags")],
     extra_link_args=pkg_config("--libs"),

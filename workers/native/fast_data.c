@@ -1,0 +1,130 @@
+/* Open files: opened, read, written, closed. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "fast_call.h"
+
+enum { WRITE_KILL_SUIDGID = 1 << 2, RELEASE_FLOCK_UNLOCK = 1 << 1 };
+enum { FMODE_EXEC = 0x20, LARGEFILE = 0x8000 };
+#define RWF_NOAPPEND_FLAG 0x20 /* Linux 6.9 */
+
+struct open_in {
+	uint32_t flags, open_flags;
+};
+
+struct release_in {              /* fuse_flush_in begins with fh as well */
+	uint64_t fh;
+	uint32_t flags, release_flags;
+	uint64_t lock_owner;
+};
+
+struct io_in {                   /* fuse_read_in and fuse_write_in */
+	uint64_t fh, offset;
+	uint32_t size, io_flags;
+	uint64_t lock_owner;
+	uint32_t flags, padding;
+};
+_Static_assert(sizeof(struct io_in) == 40, "fuse_read_in, fuse_write_in");
+
+struct write_out {
+	uint32_t size, padding;
+};
+
+/* Plain opens; what truncates, appends, syncs or goes past the page cache is Python's. */
+bool rm_do_open(struct call *call)
+{
+	const struct open_in *in = call->in;
+	struct open_out *out = (struct open_out *)call->payload;
+	uint32_t plain = O_ACCMODE | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | LARGEFILE | FMODE_EXEC;
+
+	if (in->flags & ~plain)
+		return false;
+	int fd = rm_open_node(call, (int)(in->flags & (O_ACCMODE | O_NONBLOCK)) | call->setup->no_trace);
+
+	if (fd < 0)
+		return false;
+	if (fd >= call->setup->fd_limit) {
+		close(fd);
+		return false;
+	}
+	int64_t fh = rm_handles_add(call->setup->handles, call->setup->worker, call->node, in->flags, fd);
+
+	if (fh < 0) {
+		close(fd);
+		return false;
+	}
+	uint32_t flags = call->setup->open_reply;
+
+	if ((in->flags & O_ACCMODE) == O_RDONLY)
+		flags |= call->setup->read_only_reply;
+	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = flags };
+	return answer(call, sizeof *out);
+}
+
+bool rm_do_release(struct call *call)
+{
+	const struct release_in *in = call->in;
+
+	if (in->release_flags & RELEASE_FLOCK_UNLOCK)
+		return false;
+	int fd = rm_handles_remove(call->setup->handles, call->setup->worker, in->fh);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return answer(call, 0);
+}
+
+/* Closing any descriptor of the file makes the filesystem beneath report what it has kept back. */
+bool rm_do_flush(struct call *call)
+{
+	const struct release_in *in = call->in;
+	int fd = handle_fd(call, in->fh), copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (copy < 0)
+		return false;
+	return close(copy) ? fail(call, errno) : answer(call, 0);
+}
+
+/* What is in the page cache is read at once; the rest, and every error, is Python's. */
+bool rm_do_read(struct call *call)
+{
+	const struct io_in *in = call->in;
+	uint32_t done = 0;
+	ssize_t got;
+	int fd = handle_fd(call, in->fh);
+
+	if (fd < 0 || in->size > call->room || in->offset >> 63)
+		return false;
+	do {
+		struct iovec iov = { call->payload + done, in->size - done };
+
+		got = preadv2(fd, &iov, 1, (off_t)(in->offset + done), call->setup->read_flags);
+		if (got < 0)
+			return false;
+		done += (uint32_t)got;
+	} while (got && done < in->size);
+	return answer(call, done);
+}
+
+bool rm_do_write(struct call *call)
+{
+	const struct io_in *in = call->in;
+	int fd = handle_fd(call, in->fh);
+	int how = in->flags & O_APPEND ? RWF_APPEND : call->setup->knows_noappend ? RWF_NOAPPEND_FLAG : 0;
+	struct iovec iov = { call->payload, in->size };
+	struct stat st;
+
+	if (fd < 0 || in->size > call->journal->payload_size || in->offset >> 63)
+		return false;
+	if (in->io_flags & WRITE_KILL_SUIDGID && (fstat(fd, &st) || st.st_mode & (S_ISUID | S_ISGID)))
+		return false;
+	ssize_t put = pwritev2(fd, &iov, 1, (off_t)in->offset, how);
+
+	if (put < 0)
+		return false;
+	*(struct write_out *)call->payload = (struct write_out){ (uint32_t)put, 0 };
+	return answer(call, sizeof(struct write_out));
+}

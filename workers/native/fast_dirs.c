@@ -1,0 +1,2 @@
+/* Open folders: opened, listed, closed. */
+#include "fast_call.h"
