@@ -42,7 +42,7 @@ class Queue:
     def __init__(self) -> None:
         self._waiting: OrderedDict[Hashable, bytes] = OrderedDict()
         self._stores: dict[int, list[int]] = {}
-        """By node for which a STORE waits: how many do, and how many came since none did."""
+        """By node for which a STORE waits: how many do, and a number that the last one gave the time after it."""
         self._next = 0
         self._bytes = 0
         self.merged = 0
@@ -77,10 +77,11 @@ class Queue:
         self._append(key, data)
 
     def _store_key(self, data: bytes) -> Hashable:
+        key = self._unique()
         counts = self._stores.setdefault(STORE.unpack_from(data, BODY_AT)[0], [0, 0])
         counts[0] += 1
-        counts[1] += 1
-        return self._unique()
+        counts[1] = self._next
+        return key
 
     def _unique(self) -> Hashable:
         self._next += 1

@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ringmount.daemon import notifications
@@ -153,6 +153,7 @@ MESSAGES = st.one_of(
 )
 
 
+@example([store(b"one"), ALL_OF_IT, "take", store(b"one"), ALL_OF_IT])
 @given(st.lists(st.one_of(MESSAGES, st.just("take"), st.just("put back"))))
 def test_merging_never_changes_what_is_cached_in_the_end(steps: list[bytes | str]) -> None:
     queue, merged, plain = Queue(), Cache(), Cache()
