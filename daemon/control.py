@@ -15,7 +15,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class _Client:
 class ControlServer:
     """The supervisor's end. `commands`: by name, what makes the result. Its length is the number of its clients."""
 
-    def __init__(self, path: Path, selector: selectors.BaseSelector, commands: dict[str, Callable[[], Any]]) -> None:
+    def __init__(self, path: Path, selector: selectors.BaseSelector, commands: Mapping[str, Callable[[], Any]]) -> None:
         """Binds the socket; `path`'s folder is there. Raises Failure when a supervisor of this name runs already."""
         self.path = path
         self._selector = selector

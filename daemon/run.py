@@ -60,7 +60,7 @@ def _serve(prepared: Prepared) -> None:
     def ready(supervisor: Supervisor) -> None:
         nonlocal was_mounted
         was_mounted = True
-        notifier.notify(f"READY=1\nSTATUS=serving {config.mountpoint} by {supervisor.transport}")
+        notifier.notify(f"READY=1\nSTATUS=serving {config.mountpoint} by {supervisor.connection.transport}")
         _say(announcement(supervisor))
 
     supervisor.on_ready = ready
@@ -95,7 +95,7 @@ def _say(what: str) -> None:
 
 def announcement(supervisor: Supervisor) -> str:
     """Where the mount is, what serves it, and what to try next."""
-    config = supervisor.config
+    config = supervisor.mount.config
     where, name = shlex.quote(config.mountpoint), config.name
     command = own_command(sys.argv[0])
     facts = [
@@ -109,21 +109,22 @@ def announcement(supervisor: Supervisor) -> str:
 
 
 def _transport(supervisor: Supervisor) -> str:
-    assert supervisor.session is not None
-    protocol = f"FUSE 7.{supervisor.session.minor}"
-    if supervisor.transport != "io_uring":
-        chosen = supervisor.config.transport == supervisor.transport
-        reason = "as the mount's file says" if chosen else f"no rings, because {supervisor.transport_reason}"
-        return f"{supervisor.transport}, {protocol}; {reason}"
-    plan, depth = supervisor.plan, supervisor.config.queue_depth
-    memory = text.size(plan.buffer_bytes)
-    return f"io_uring, {protocol}; {len(plan.depths)} queues of {depth} entries, {memory} of buffers at most"
+    mount, connection = supervisor.mount, supervisor.connection
+    assert connection.session is not None
+    protocol = f"FUSE 7.{connection.session.minor}"
+    if connection.transport != "io_uring":
+        chosen = mount.config.transport == connection.transport
+        reason = "as the mount's file says" if chosen else f"no rings, because {connection.transport_reason}"
+        return f"{connection.transport}, {protocol}; {reason}"
+    depth, memory = mount.config.queue_depth, text.size(mount.plan.buffer_bytes)
+    return f"io_uring, {protocol}; {len(mount.plan.depths)} queues of {depth} entries, {memory} of buffers at most"
 
 
 def _workers(supervisor: Supervisor) -> str:
-    workers = supervisor.workers
+    workers = supervisor.crew.workers
     if len(workers) > MANY:
-        return f"{len(workers)}, each pinned to its CPU (ringmount status {supervisor.config.name} lists them)"
+        name = supervisor.mount.config.name
+        return f"{len(workers)}, each pinned to its CPU (ringmount status {name} lists them)"
     return "; ".join(
         f"worker {worker.index} on {'any CPU' if worker.cpu is None else f'CPU {worker.cpu}'}, pid {worker.pid}"
         for worker in workers

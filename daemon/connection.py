@@ -1,0 +1,186 @@
+"""A mount's FUSE connection: mount(2), INIT, which transport carries its requests, and its descriptors.
+
+The rule a change must keep: the connection ends with the last copy of a descriptor of it, so each copy is known here.
+"""
+
+import errno
+import logging
+import os
+import select
+
+import msgspec
+
+from ringmount.daemon import machine, mountinfo, mounting
+from ringmount.daemon.children import throw_away
+from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.loop import Loop
+from ringmount.daemon.mount import Mount
+from ringmount.daemon.notifications import Writer
+from ringmount.daemon.session import OtherMajor, Session, SessionError, Wanted, negotiate
+from ringmount.workers import abi, codec, messages, ring
+
+log = logging.getLogger(__name__)
+
+INIT_PATIENCE = 10.0
+
+
+class Connection:
+    """The connection of `mount`; `fd` is -1 before it is made."""
+
+    def __init__(self, mount: Mount, loop: Loop) -> None:
+        self._mount = mount
+        self._loop = loop
+        self.fd = -1
+        self.number: int | None = None
+        """In fusectl; None if the mount cannot be seen from here."""
+        self.transport = ""
+        self.transport_reason = ""
+        """Why it is not io_uring."""
+        self.session: Session | None = None
+        self.writer: Writer
+        self.clones: dict[int, int] = {}
+        """By worker, its clone of the descriptor (`dev_fuse`)."""
+        self._wants_ring = False
+        self._buffer = bytearray(max(abi.FUSE_MIN_READ_BUFFER, 80 + mount.plan.payload))
+
+    # --- making it --------------------------------------------------------------------------------------------------
+
+    def choose_transport(self) -> None:
+        """Whether to ask for rings. Raises Failure when the mount insists on them and there can be none."""
+        wanted = self._mount.config.transport
+        if wanted == "dev_fuse":
+            self.transport_reason = "transport: dev_fuse"
+            return
+        reason = _why_no_ring()
+        if reason is None:
+            self._wants_ring = True
+            return
+        self.transport_reason = reason
+        if wanted == "io_uring":
+            raise Failure(
+                f"transport: io_uring is not to be had: {reason}",
+                "ringmount doctor says how to get it; transport: auto falls back to /dev/fuse",
+                code=ExitCode.UNAVAILABLE,
+            )
+
+    def make(self) -> None:
+        """Mounts and answers INIT. Raises Failure."""
+        self.fd = mounting.mount(self._mount.config)
+        self._find_number()
+        self._start_writer()
+        self._negotiate()
+
+    def _find_number(self) -> None:
+        entry = mountinfo.find(self._mount.config.mountpoint)
+        self.number = None if entry is None else mounting.connection_id(entry)
+
+    def _negotiate(self) -> None:
+        config, page_size = self._mount.config, os.sysconf("SC_PAGESIZE")
+        wanted = Wanted(
+            config=config,
+            filesystem=self._mount.description,
+            queues=self._mount.cpus.possible,
+            use_ring=self._wants_ring,
+            max_pages_limit=self._mount.plan.payload // page_size,
+            page_size=page_size,
+        )
+        while True:
+            if not select.select([self.fd], [], [], INIT_PATIENCE)[0]:
+                raise Failure("the kernel sent no INIT", code=ExitCode.UNAVAILABLE)
+            header_bytes, op_in, _ = codec.split_legacy(self.read())
+            header = codec.decode_header(header_bytes)
+            try:
+                agreed = negotiate(codec.decode_init_in(op_in), wanted)
+            except (SessionError, codec.DecodeError) as error:
+                self.answer(header.unique, errno.EPROTO)
+                raise Failure(str(error), code=ExitCode.UNAVAILABLE) from error
+            self.answer(header.unique, 0, agreed.reply)
+            if not isinstance(agreed, OtherMajor):
+                break
+        self.session = agreed
+        for note in agreed.notes:
+            log.info("%s", note)
+        if self._wants_ring and not agreed.uses_ring:
+            self.transport_reason = "the kernel did not offer FUSE over io_uring"
+            if config.transport == "io_uring":
+                raise Failure(
+                    f"transport: io_uring is not to be had: {self.transport_reason}", code=ExitCode.UNAVAILABLE
+                )
+        self.transport = "io_uring" if agreed.uses_ring else "dev_fuse"
+        self._mount.arena.store_session(msgspec.json.encode(agreed))
+
+    def give_up_rings(self, reason: str) -> None:
+        """Turns the mount to /dev/fuse, before its rings have served. Raises Failure if the kernel did not hear it."""
+        log.warning("io_uring failed (%s): falling back to /dev/fuse", reason)
+        self.transport_reason = reason
+        arena, fd = self._mount.arena.fd, self.fd
+        pid = throw_away(lambda: ring.give_up(arena, fd), {arena, fd})
+        if os.waitpid(pid, 0)[1]:  # whoever calls on the mount would wait for the rings for ever
+            raise Failure(f"{reason}; and the kernel could not be told", code=ExitCode.UNAVAILABLE)
+        self.transport = "dev_fuse"
+
+    # --- using it ---------------------------------------------------------------------------------------------------
+
+    def read(self) -> memoryview:
+        """The next message of the legacy path, valid until the one after it. Raises OSError."""
+        return memoryview(self._buffer)[: os.readv(self.fd, [self._buffer])]
+
+    def answer(self, unique: int, error: int, body: bytes = b"") -> None:
+        """Answers a request that was read here. Raises OSError."""
+        reply = bytearray(abi.FUSE_OUT_HEADER.size)
+        codec.encode_out_header(memoryview(reply), 0, unique, error, len(body))
+        os.write(self.fd, bytes(reply) + body)
+
+    def word_for(self, worker: int) -> tuple[messages.Serve, int]:
+        """What tells a worker to serve, with the descriptor that goes with it. Raises OSError."""
+        assert self.session is not None
+        fd = self.fd
+        if self.transport != "io_uring":
+            # The supervisor keeps each worker's clone: closed with its last reference, it would end the requests that a
+            # dead worker had read (fuse_dev_release).
+            if worker not in self.clones:
+                self.clones[worker] = ring.clone(self.fd)
+            fd = self.clones[worker]
+        return messages.Serve(self.transport, self.session.setxattr_ext), fd
+
+    def close(self) -> None:
+        """Closes every descriptor: the connection ends."""
+        if self.fd < 0:
+            return
+        self._end_writer()
+        for clone in self.clones.values():
+            os.close(clone)
+        self.clones.clear()
+        os.close(self.fd)
+        self.fd = -1
+
+    # --- notifications ----------------------------------------------------------------------------------------------
+
+    def _start_writer(self) -> None:
+        self.writer = Writer(self.fd)
+        self._loop.watch(self.writer.channel, self._writer_spoke)
+
+    def _writer_spoke(self) -> None:
+        self.writer.pump()
+        if not self.writer.ended:
+            return
+        log.warning("the notifier died: starting another")
+        queue = self.writer.queue
+        self._end_writer()
+        self._start_writer()
+        self.writer.queue = queue
+        self.writer.pump()
+
+    def _end_writer(self) -> None:
+        self._loop.unwatch(self.writer.channel)
+        self.writer.close()
+        os.waitpid(self.writer.pid, 0)
+
+
+def _why_no_ring() -> str | None:
+    switch = machine.ring_switch()
+    if switch is None:
+        return "this kernel has no FUSE over io_uring (it came with Linux 6.14)"
+    if not switch:
+        return f"the kernel's switch is off (echo Y > {machine.URING_SWITCH})"
+    return ring.probe()

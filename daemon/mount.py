@@ -1,0 +1,54 @@
+"""What all parts of a supervisor know of its mount: settings, machine, arena and its tables, how far it is."""
+
+from enum import Enum
+
+from ringmount.config.model import MountConfig
+from ringmount.daemon import machine
+from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.machine import Cpus
+from ringmount.workers.api import HandlePolicy
+from ringmount.workers.arena import Arena
+from ringmount.workers.handles import HandleTable
+from ringmount.workers.messages import Description
+from ringmount.workers.nodes import NodeTable
+
+
+class Phase(Enum):
+    """Where a mount is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+
+
+class Mount:
+    """One mount. The arena and the tables in it are there after `make_arena`."""
+
+    def __init__(self, config: MountConfig, search: str | None, description: Description, cpus: Cpus) -> None:
+        self.config = config
+        self.search = search
+        self.description = description
+        self.policy = HandlePolicy(description.handle_policy)
+        self.cpus = cpus
+        self.worker_cpus = machine.worker_cpus(config, cpus, self.policy is HandlePolicy.SINGLE)
+        self.plan = machine.plan(config, cpus, self.worker_cpus)
+        self.phase = Phase.STARTING
+        self.counts = {"forgets": 0, "interrupts": 0, "notifications": 0, "nudges": 0, "hangs": 0, "unexpected": 0}
+        self.arena: Arena
+        self.nodes: NodeTable
+        self.handles: HandleTable
+
+    @property
+    def is_ready(self) -> bool:
+        """It serves, and is not being stopped."""
+        return self.phase is Phase.READY
+
+    def make_arena(self) -> None:
+        """Raises Failure."""
+        try:
+            self.arena = Arena.create(self.plan, self.config.name)
+        except OSError as error:
+            raise Failure(f"cannot make the arena: {error.strerror}", code=ExitCode.RESOURCES) from error
+        arena, nobody = self.arena, len(self.worker_cpus)
+        self.nodes = NodeTable(arena.address("nodes"), arena.section_size("nodes"), nobody)
+        self.handles = HandleTable(arena.address("handles"), arena.section_size("handles"), nobody)

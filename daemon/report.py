@@ -1,0 +1,71 @@
+"""What the supervisor tells of its mount when `ringmount status` asks."""
+
+import os
+import time
+from typing import Any
+
+from ringmount.daemon.children import State
+from ringmount.daemon.connection import Connection
+from ringmount.daemon.crew import Crew
+from ringmount.daemon.mount import Mount
+from ringmount.workers._native import lib
+from ringmount.workers.api import HandlePolicy
+
+
+class Report:
+    """Called, it makes the answer."""
+
+    def __init__(self, mount: Mount, connection: Connection, crew: Crew) -> None:
+        self._mount = mount
+        self._connection = connection
+        self._crew = crew
+        self._since = time.time()
+
+    def __call__(self) -> dict[str, Any]:
+        mount, connection, crew = self._mount, self._connection, self._crew
+        return {
+            "name": mount.config.name,
+            "mountpoint": mount.config.mountpoint,
+            "filesystem": mount.config.filesystem,
+            "ready": mount.is_ready,
+            "pid": os.getpid(),
+            "since": self._since,
+            "transport": connection.transport,
+            "transport_reason": connection.transport_reason,
+            "protocol": None if connection.session is None else f"7.{connection.session.minor}",
+            "queues": mount.cpus.possible,
+            "queue_depth": mount.config.queue_depth,
+            "buffer_bytes": mount.plan.buffer_bytes,
+            "nodes": mount.nodes.stats().live if mount.policy is not HandlePolicy.SINGLE else None,
+            "workers": self._workers(),
+            "spare": crew.spare.pid if crew.spare.state is State.PREPARED else None,
+            "counts": dict(mount.counts),
+        }
+
+    def _workers(self) -> list[dict[str, Any]]:
+        workers = []
+        for worker in self._crew.workers:
+            record = self._mount.arena.worker(worker.index)
+            workers.append(
+                {
+                    "index": worker.index,
+                    "cpu": worker.cpu,
+                    "pid": worker.pid if worker.state is not State.DEAD else None,
+                    "state": worker.state.value,
+                    "requests": record.requests,
+                    "errors": record.errors,
+                    "bytes_read": record.bytes_read,
+                    "bytes_written": record.bytes_written,
+                    "deaths": record.deaths,
+                    "rescued": record.rescued,
+                    "retried": record.retried,
+                    "lost": record.lost,
+                    "in_flight": self._in_flight(worker.index),
+                }
+            )
+        return workers
+
+    def _in_flight(self, worker: int) -> int:
+        journal = self._mount.arena.c.journal
+        entries = self._mount.arena.entries_of(worker)
+        return sum(1 for i in entries if journal[i].state in (lib.RM_DELIVERED, lib.RM_STARTED))
