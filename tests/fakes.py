@@ -16,6 +16,7 @@ from ringmount.workers.api import (
     Context,
     DirectoryBuffer,
     DirectoryPlusBuffer,
+    Earlier,
     Entry,
     Filesystem,
     Handle,
@@ -36,6 +37,13 @@ class FakeContext:
     unique: int = 2
     interrupted: bool = False
     kill_suidgid: bool = False
+    earlier: Earlier | None = None
+
+    def begin(self, *before: int) -> None:
+        pass
+
+    def done(self, result: int = 0) -> None:
+        pass
 
 
 @dataclass

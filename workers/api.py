@@ -51,7 +51,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Iterable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, NewType, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NewType, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -223,6 +223,17 @@ class SyncOf(msgspec.Struct, gc=False):
     datasync: bool
 
 
+class Earlier(NamedTuple):
+    """What is known of the run of a request in which its worker died."""
+
+    done: bool
+    """It said `Context.done`; else only `Context.begin`, and its change may have been made or not."""
+    result: int
+    """As given to `done`."""
+    before: tuple[int, ...]
+    """As given to `begin`, filled up to four numbers."""
+
+
 class Context(Protocol):
     """Who asks. Valid until the method has answered."""
 
@@ -247,6 +258,18 @@ class Context(Protocol):
     @property
     def interrupted(self) -> bool:
         """True once a signal came to the caller (FUSE_INTERRUPT): what waits should end with EINTR."""
+
+    @property
+    def earlier(self) -> Earlier | None:
+        """For methods that are `repeatable`: an earlier run of this request, which ended with its worker's death. None
+        if there was none, or if it had not begun its change."""
+
+    def begin(self, *before: int) -> None:
+        """For methods that are `repeatable`: the change comes next. `before`: up to four numbers (0 .. 2**64-1) by
+        which a second run will see whether it was made, such as an inode number, a size, or a time."""
+
+    def done(self, result: int = 0) -> None:
+        """For methods that are `repeatable`: the change was made. `result`: what a second run needs for the answer."""
 
 
 class DirectoryBuffer(Protocol):
@@ -460,6 +483,23 @@ def optional(method: T) -> T:
     return method
 
 
+def repeatable(method: T) -> T:
+    """Marks a method that may be run again for the same request after its worker died in it.
+
+    Both runs together have one effect and the answer of one. The method looks at `ctx.earlier` first, and says
+    `ctx.begin` before its change and `ctx.done` after it. Without the mark, requests that are not idempotent by
+    themselves (making, removing, renaming and linking names, appending, XATTR_CREATE, REMOVEXATTR, IOCTL) are answered
+    EIO after such a death.
+    """
+    method.__ringmount_repeatable__ = True  # type: ignore[attr-defined]
+    return method
+
+
+def is_repeatable(filesystem: type[Filesystem], method: str) -> bool:
+    """True if the class marks the method so; overriding it takes the mark off."""
+    return bool(getattr(getattr(filesystem, method), "__ringmount_repeatable__", False))
+
+
 def is_implemented(filesystem: type[Filesystem], method: str) -> bool:
     """True if the class overrides the method."""
     return not getattr(getattr(filesystem, method), "__ringmount_optional__", False)
@@ -523,6 +563,10 @@ class Filesystem:
         """Policy `reopen`: makes this worker's own object for a handle that another worker opened (or that this
         worker's predecessor did), for `Handles.local`. Raises OSError."""
         raise _enosys()
+
+    def path_of(self, node: NodeId) -> bytes | None:
+        """The node's path in the mount, for messages to people; None if that is not known."""
+        return None
 
     def forget(self, node: NodeId) -> None:
         """The kernel refers to the node no more: what is kept for it may go. Must not raise.

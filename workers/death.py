@@ -27,6 +27,9 @@ def arm(record: Any) -> None:
         raise OSError(-error, "arming the worker's death")
     # faulthandler prints and then goes on to the handler that was there before: ours.
     faulthandler.enable(sys.stderr, all_threads=True)
+    error = lib.rm_note_origin(ffi.new("int[]", [int(number) for number in FATAL]), len(FATAL))
+    if error:
+        raise OSError(-error, "arming the worker's death")
     faulthandler.register(REPLACE, sys.stderr, all_threads=True, chain=True)
 
 

@@ -11,7 +11,7 @@ import inspect
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from ringmount.workers import abi, api, codec
 from ringmount.workers.abi import Opcode
@@ -46,11 +46,21 @@ FATTR_CTIME = int(abi.SetattrValid.CTIME)
 FATTR_KILL_SUIDGID = int(abi.SetattrValid.KILL_SUIDGID)
 
 
+class Effect(Protocol):
+    """The journal's part of a request (ringmount.workers.effects)."""
+
+    def begin(self, before: tuple[int, ...]) -> None: ...
+    def done(self, result: int) -> None: ...
+    def earlier(self) -> api.Earlier | None: ...
+    def listed(self, size: int) -> None: ...
+
+
 class Request:
     """One entry's request; a `ringmount.workers.api.Context` for the methods. Reused for the entry's next one."""
 
     __slots__ = (
         "buffer",
+        "effect",
         "gid",
         "index",
         "is_interrupted",
@@ -74,12 +84,14 @@ class Request:
         buffer: memoryview,
         read_groups: Callable[[int], tuple[int, ...]],
         is_interrupted: Callable[["Request"], bool],
+        effect: Effect,
     ) -> None:
         self.index = index
         self.op_in = op_in
         self.buffer = buffer
         self.read_groups = read_groups
         self.is_interrupted = is_interrupted
+        self.effect = effect
         self.unique = self.nodeid = self.opcode = self.uid = self.gid = self.pid = 0
         self.total_extlen = self.payload_size = self.umask = 0
         self.kill_suidgid = False
@@ -98,6 +110,19 @@ class Request:
     def interrupted(self) -> bool:
         """True once the caller got a signal."""
         return self.is_interrupted(self)
+
+    @property
+    def earlier(self) -> api.Earlier | None:
+        """What a predecessor noted of its run."""
+        return self.effect.earlier()
+
+    def begin(self, *before: int) -> None:
+        """The change comes next."""
+        self.effect.begin(before)
+
+    def done(self, result: int = 0) -> None:
+        """The change was made."""
+        self.effect.done(result)
 
     def decode(self) -> tuple[Any, ...]:
         """The request's fields, names and data. Raises codec.DecodeError."""
@@ -136,6 +161,8 @@ class Handler(NamedTuple):
     finish: Callable[[Request, Any], Answer]
     is_async: bool
     implemented: bool
+    repeatable: bool = False
+    """The method sees to it that a second run does no harm."""
 
 
 # --- results to bytes ---------------------------------------------------------------------------------------
@@ -315,7 +342,7 @@ def finish_copied(_replies: Replies, request: Request, copied: int) -> int:
 class Listing:
     """`DirectoryBuffer` and `DirectoryPlusBuffer` over a request's buffer."""
 
-    __slots__ = ("_at", "_buffer", "_limit", "_replies")
+    __slots__ = ("_at", "_buffer", "_limit")
 
     def __init__(self, buffer: memoryview, limit: int) -> None:
         self._buffer = buffer
@@ -338,10 +365,11 @@ class Listing:
 class ListingPlus:
     """`DirectoryPlusBuffer` over a request's buffer."""
 
-    __slots__ = ("_at", "_buffer", "_limit", "_replies")
+    __slots__ = ("_at", "_buffer", "_effect", "_limit", "_replies")
 
-    def __init__(self, replies: Replies, buffer: memoryview, limit: int) -> None:
+    def __init__(self, replies: Replies, buffer: memoryview, limit: int, effect: Effect) -> None:
         self._replies = replies
+        self._effect = effect
         self._buffer = buffer
         self._limit = min(limit, len(buffer))
         self._at = 0
@@ -375,6 +403,7 @@ class ListingPlus:
         if entry.node and self._replies.took is not None:
             self._replies.took(entry.node)
         self._at = at
+        self._effect.listed(at)
         return True
 
 
@@ -714,7 +743,8 @@ def _handler(filesystem: api.Filesystem, replies: Replies, opcode: int, route: R
     else:
         call = route.call(method)
     finish = route.finish
-    return Handler(call, lambda request, result: finish(replies, request, result), is_async, True)
+    repeatable = api.is_repeatable(type(filesystem), route.method)
+    return Handler(call, lambda request, result: finish(replies, request, result), is_async, True, repeatable)
 
 
 def _default_handler(replies: Replies, opcode: int) -> Handler:
@@ -739,7 +769,8 @@ def _call_listing(method: Any, replies: Replies, plus: bool, is_async: bool) -> 
 
     def arguments(request: Request) -> tuple[Handle, int, Listing | ListingPlus]:
         fh, offset, size, _, _, _, _ = unpack(request.op_in)
-        return fh, offset, ListingPlus(replies, request.buffer, size) if plus else Listing(request.buffer, size)
+        buffer = request.buffer
+        return fh, offset, ListingPlus(replies, buffer, size, request.effect) if plus else Listing(buffer, size)
 
     # Entries that were added have references on their nodes: they are answered, and a lasting error comes next time.
     async def call_async(request: Request) -> int:

@@ -1,8 +1,8 @@
 """The engine: takes a worker's events, runs the filesystem's methods, collects the replies.
 
-A request's states, in this order and no other, each one store in its journal record:
-DELIVERED (by C, when the completion is taken) - STARTED (here, before the method runs) - ANSWERED (here, when
-error, size and payload are complete) - FREE (by C, after the commit was submitted). A successor reads them.
+A request's states: DELIVERED (by C, when the completion is taken) - STARTED (here, before the method runs) -
+ANSWERED (here, when error, size and payload are complete) - FREE (by C, after the commit was submitted). recovery.py
+says what else is written between them, and what a successor reads from it.
 
 The engine does not wait and does not know what it runs on: `worker` drives it, in a plain loop or under
 asyncio.
@@ -23,7 +23,9 @@ from ringmount.workers.abi import Opcode
 from ringmount.workers.api import ReadFrom, SyncOf, WriteTo
 from ringmount.workers.arena import JOURNAL_SIZE, Arena
 from ringmount.workers.dispatch import Answer, Handler, Replies, Request, errno_of, handlers
+from ringmount.workers.effects import Effect
 from ringmount.workers.nodes import INTENT, NodeTable
+from ringmount.workers.recovery import repeats_itself
 from ringmount.workers.ring import (
     DEVICE_ERROR,
     IO,
@@ -124,7 +126,8 @@ class Engine:
 
     def _request(self, index: int) -> Request:
         op_in = self.arena.page(index)[ENTRY_OP_IN : 2 * ENTRY_OP_IN]
-        return Request(index, op_in, self.arena.payload_view(index), read_groups, self._is_interrupted)
+        effect = Effect(self.arena.journal(index))
+        return Request(index, op_in, self.arena.payload_view(index), read_groups, self._is_interrupted, effect)
 
     @property
     def busy(self) -> int:
@@ -220,6 +223,12 @@ class Engine:
             else:
                 self._answered(request, answer)
             INTENT.set(NO_INTENT)
+
+    def may_repeat(self, index: int, opcode: int) -> bool:
+        """Whether a request that a predecessor had begun may be run again."""
+        handler = self._handlers[opcode] if opcode < len(self._handlers) else None
+        repeatable = handler is not None and handler.repeatable
+        return repeatable or repeats_itself(opcode, self._requests[index].op_in)
 
     def _call_interruptibly(self, request: Request, handler: Handler) -> Any:
         """Runs a plain method so that `interrupt_running` can end it. Raises what it raises."""

@@ -16,6 +16,7 @@ import msgspec
 
 from ringmount.workers._native import ffi, lib
 from ringmount.workers.api import Handle, NodeId
+from ringmount.workers.nodes import INTENT
 
 DEFAULT_CAPACITY = 1 << 20
 """Handles; each costs 40 bytes when it is used."""
@@ -75,8 +76,11 @@ class HandleTable:
     # --- what filesystems use (api.Handles) -------------------------------------------------------
 
     def add(self, node: NodeId, flags: int, fd: int = -1) -> Handle:
-        """Records an open file; `fd` belongs to the handle from here on. OSError ENFILE when the table is full."""
-        fh: Handle = lib.rm_handles_add(self._base, self._worker, node, flags, fd)
+        """Records an open file; `fd` belongs to the handle from here on. OSError ENFILE when the table is full.
+
+        The journal of the request that this is done for (nodes.INTENT) names the handle first.
+        """
+        fh: Handle = lib.rm_handles_add(self._base, self._worker, node, flags, fd, INTENT.get())
         if fh < 0:
             raise _error(fh)
         return fh

@@ -233,6 +233,7 @@ class Worker:
         engine.transport.listen()
         for leftover in left:
             self._take_over(leftover)
+        self.record.died_of = self.record.died_from_outside = 0
         # A refused registration shows at once: fuse_uring_cmd completes it inside the submission.
         self.turn(wait=False)
         self.outbox.send(messages.Serving(serve.transport))
@@ -252,26 +253,57 @@ class Worker:
             self.record.rescued += 1
             engine.serve(index)
             return
-        recovery.restore_payload(self.arena, index)
-        self.mount.nodes.settle(journal.intent)  # a reference that was counted for an answer that never went out
-        journal.deaths += 1
-        _, opcode, unique, node, uid, _, pid, *_ = HEADER.unpack(bytes(journal.header))
-        may_run = opcode in recovery.IDEMPOTENT and self.setup.config.on_crash == "retry"
-        if may_run and journal.deaths < recovery.MOST_DEATHS:
+        opcode = HEADER.unpack(bytes(journal.header))[1]
+        self._give_back(index, opcode)
+        seconds = (lib.rm_now() - journal.delivered_ns) / 1e9
+        timeout = self.setup.config.timeouts.request
+        if recovery.is_guilty(self.record.died_of, bool(self.record.died_from_outside), seconds, timeout):
+            journal.deaths += 1
+        fate = recovery.fate(journal.deaths, engine.may_repeat(index, opcode), self.setup.config.on_crash)
+        if fate is recovery.Fate.RETRY:
             self.record.retried += 1
             engine.serve(index)
-        else:
+            return
+        if fate is recovery.Fate.LOST:
             self.record.lost += 1
-            log.error(
-                "%s (request %d) of node %d for process %d of user %d was under way when %s died: answered EIO",
-                Opcode(opcode).name,
-                unique,
-                node,
-                pid,
-                uid,
-                "a worker" if journal.deaths == 1 else f"{journal.deaths} workers",
-            )
-            engine.reply(index, errno.EIO, 0)
+            what = "was under way when its worker died"
+        else:
+            self.record.quarantined += 1
+            what = f"was under way when {journal.deaths} workers died, whose stacks are above: it is not run again"
+        log.error("%s %s: answered EIO", self._describe(index), what)
+        engine.reply(index, errno.EIO, 0)
+
+    def _give_back(self, index: int, opcode: int) -> None:
+        """Gives back what was taken for an answer that never went out, and puts the request as it was."""
+        journal = self.arena.c.journal[index]
+        if opcode == Opcode.READDIRPLUS:
+            recovery.give_back_listing(self.arena, index, self.mount.nodes)
+        recovery.restore_payload(self.arena, index)
+        self.mount.nodes.settle(journal.intent)
+        fh = api.Handle(journal.intent[2])
+        journal.intent[2] = 0
+        if fh and opcode in recovery.OPENING:
+            with contextlib.suppress(OSError):  # it had not come that far
+                fd = self.mount.handles.remove(fh)
+                if fd >= 0 and self.setup.shared_files:
+                    os.close(fd)
+
+    def _describe(self, index: int) -> str:
+        """A request in words: what, on which node, for whom."""
+        _, opcode, unique, node, uid, _, pid, *_ = HEADER.unpack(bytes(self.arena.c.journal[index].header))
+        try:
+            path = self.filesystem.path_of(api.NodeId(node))
+        except Exception:
+            path = None
+        try:
+            with open(f"/proc/{pid}/comm") as comm:
+                who = f"process {pid} ({comm.read().strip()})"
+        except OSError:
+            who = f"process {pid}"
+        name = recovery.name_in(self.arena, index, opcode)
+        where = f"node {node}" if path is None else f"node {node} ({os.fsdecode(path)!r})"
+        what = f" and name {os.fsdecode(name)!r}" if name is not None else ""
+        return f"{Opcode(opcode).name} (request {unique}) of {where}{what} for {who} of user {uid}"
 
     # --- loops ------------------------------------------------------------------------------------------------------
 

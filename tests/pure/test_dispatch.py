@@ -12,7 +12,7 @@ import pytest
 
 from ringmount.workers import abi, api, codec, dispatch
 from ringmount.workers.abi import OPERATIONS, Layout, Opcode
-from ringmount.workers.api import Attr, Entry, Filesystem, Lock, Opened, ReadFrom, SetAttr, SyncOf, WriteTo
+from ringmount.workers.api import Attr, Earlier, Entry, Filesystem, Lock, Opened, ReadFrom, SetAttr, SyncOf, WriteTo
 from ringmount.workers.dispatch import Replies, Request
 
 NODE, UNIQUE = 77, 1234
@@ -32,10 +32,28 @@ def packed(layout: Layout, **fields: int) -> bytes:
     return layout.struct.pack(*(fields.pop(name.replace(".", "_"), 0) for name in layout.fields))
 
 
+class NoEffect:
+    """A journal that nobody reads."""
+
+    def begin(self, before: tuple[int, ...]) -> None: ...
+
+    def done(self, result: int) -> None: ...
+
+    def earlier(self) -> Earlier | None:
+        return None
+
+    def listed(self, size: int) -> None: ...
+
+
 def request_for(opcode: int, op_in: bytes = b"", payload: bytes = b"", room: int = 1 << 16) -> Request:
     buffer = bytearray(payload + b"\xdd" * (room - len(payload)))
     request = Request(
-        5, memoryview(bytearray(op_in + STALE[len(op_in) :])), memoryview(buffer), no_groups, lambda request: False
+        5,
+        memoryview(bytearray(op_in + STALE[len(op_in) :])),
+        memoryview(buffer),
+        no_groups,
+        lambda request: False,
+        NoEffect(),
     )
     request.opcode, request.nodeid, request.unique = opcode, NODE, UNIQUE
     request.pid = 42
@@ -714,7 +732,7 @@ def test_a_listing_with_attributes_counts_a_reference_for_each_name_but_the_dots
 def test_an_entry_that_did_not_fit_is_not_counted() -> None:
     took: list[int] = []
     replies = Replies((0, 0), (0, 0), (0, 0), took=took.append)
-    out = dispatch.ListingPlus(replies, memoryview(bytearray(200)), 200)
+    out = dispatch.ListingPlus(replies, memoryview(bytearray(200)), 200, NoEffect())
     assert out.fits(b"a")
     assert out.add(b"a", ENTRY, 1)
     assert not out.fits(b"b")

@@ -1,12 +1,16 @@
 """What a successor makes of an entry, whenever its predecessor died."""
 
+import os
+import signal
+import struct
 from dataclasses import dataclass, replace
 
 import pytest
 
 from ringmount.workers import abi
 from ringmount.workers._native import lib
-from ringmount.workers.recovery import IDEMPOTENT, Left, classify
+from ringmount.workers.death import REPLACE
+from ringmount.workers.recovery import IDEMPOTENT, Fate, Left, classify, fate, is_guilty, repeats_itself
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,59 @@ def test_an_entry_registered_again_is_free() -> None:
         "RENAME",
         "RENAME2",
         "CREATE",
-        "TMPFILE",
-        "SETLK",
-        "SETLKW",
         "IOCTL",
-        "COPY_FILE_RANGE",
-        "COPY_FILE_RANGE_64",
+        "REMOVEXATTR",
     ],
 )
 def test_what_a_second_run_would_answer_otherwise_is_not_run_twice(opcode: str) -> None:
     assert abi.Opcode[opcode] not in IDEMPOTENT
+
+
+@pytest.mark.parametrize(
+    ("opcode", "layout", "field", "flags"),
+    [
+        ("WRITE", abi.FUSE_WRITE_IN, "flags", os.O_APPEND | os.O_WRONLY),
+        ("SETXATTR", abi.FUSE_SETXATTR_IN, "flags", os.XATTR_CREATE),
+        ("FALLOCATE", abi.FUSE_FALLOCATE_IN, "mode", 0x08),  # FALLOC_FL_COLLAPSE_RANGE
+        ("FALLOCATE", abi.FUSE_FALLOCATE_IN, "mode", 0x20),  # FALLOC_FL_INSERT_RANGE
+    ],
+)
+def test_flags_decide_for_some_whether_they_repeat_themselves(
+    opcode: str, layout: abi.Layout, field: str, flags: int
+) -> None:
+    op_in = bytearray(128)
+    assert repeats_itself(abi.Opcode[opcode], memoryview(op_in))
+    struct.pack_into("<I", op_in, layout.offsets[field], flags)
+    assert not repeats_itself(abi.Opcode[opcode], memoryview(op_in))
+
+
+def test_a_request_that_is_lost_or_retried_goes_by_the_mounts_policy() -> None:
+    assert fate(0, may_repeat=True, on_crash="retry") is Fate.RETRY
+    assert fate(1, may_repeat=True, on_crash="retry") is Fate.RETRY
+    assert fate(1, may_repeat=False, on_crash="retry") is Fate.LOST
+    assert fate(0, may_repeat=True, on_crash="eio") is Fate.LOST
+
+
+def test_a_request_that_two_workers_died_of_is_quarantined() -> None:
+    assert fate(2, may_repeat=True, on_crash="retry") is Fate.QUARANTINE
+
+
+@pytest.mark.parametrize(
+    ("died_of", "from_outside", "seconds", "guilty"),
+    [
+        (signal.SIGSEGV, False, 0.1, True),
+        (signal.SIGABRT, False, 0.1, True),
+        (0, False, 0.1, True),  # SIGKILL, perhaps for the memory that the request took
+        (signal.SIGSEGV, True, 0.1, False),
+        (signal.SIGTERM, True, 0.1, False),
+        (REPLACE, True, 0.1, False),
+        (REPLACE, True, 1.5, True),
+    ],
+)
+def test_a_death_counts_against_the_request_that_may_have_caused_it(
+    died_of: int, from_outside: bool, seconds: float, guilty: bool
+) -> None:
+    assert is_guilty(died_of, from_outside, seconds, timeout=1.0) is guilty
 
 
 def test_only_requests_that_are_replied_to_can_be_run_again() -> None:

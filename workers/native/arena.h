@@ -4,7 +4,9 @@
 #define RINGMOUNT_ARENA_H
 #include <stdint.h>
 
-#define RM_ARENA_VERSION 1
+#include "step.h"
+
+#define RM_ARENA_VERSION 2
 #define RM_ENTRY_PAGE 4096   /* an entry: this page, then its payload */
 #define RM_SAVED_AT 512      /* offset of the saved start of a request's payload in the entry's page */
 #define RM_SAVED_MAX 512
@@ -13,6 +15,9 @@
 #define RM_BUCKETS 256
 
 enum rm_state { RM_FREE, RM_DELIVERED, RM_STARTED, RM_ANSWERED };
+
+/* Of a change that cannot be made twice: not begun, perhaps made, made. */
+enum rm_effect { RM_UNDONE, RM_BEGUN, RM_DONE };
 
 /* One request in flight. `header` is the request's fuse_in_header: the kernel's own copy in the entry is where
    the reply's header goes. */
@@ -29,8 +34,12 @@ struct rm_journal {
 	uint32_t worker;
 	uint32_t deaths;         /* workers that died of this request */
 	uint32_t saved;          /* bytes of payload kept at RM_SAVED_AT */
-	uint64_t intent[2];      /* a node reference being taken, for nodes.c */
-	uint8_t reserved[80];
+	uint64_t intent[3];      /* taken for an answer that is not out: a node reference (nodes.c), an open file (handles.c) */
+	uint32_t effect;         /* enum rm_effect */
+	uint32_t listed;         /* READDIRPLUS: bytes of the listing before the entry whose reference `intent` is */
+	int64_t result;          /* what the change answered, once it is RM_DONE */
+	uint64_t before[4];      /* what there was before it, as the filesystem noted it */
+	uint8_t reserved[24];
 };
 
 struct rm_opstats {
@@ -57,10 +66,11 @@ struct rm_worker {
 	uint64_t rescued;
 	uint64_t retried;
 	uint64_t lost;
+	uint64_t quarantined;
 	uint64_t started_ns;
-	uint32_t died_of;        /* the signal that ended the last incarnation, if death.c saw it */
-	uint32_t padding;
-	uint64_t reserved[15];
+	uint32_t died_of;        /* the signal that ended the last incarnation, until the next one serves */
+	uint32_t died_from_outside; /* 1: another process sent it */
+	uint64_t reserved[14];
 	struct rm_opstats ops[RM_OPCODES];
 };
 
@@ -71,6 +81,31 @@ struct rm_arena {
 	struct rm_journal *journal;
 	uint32_t count;          /* of entries */
 };
+
+/* For the C twins of methods that make a change (recovery.py says what for): right before its system call and right after.
+   `before`: what the method in Python would note. */
+static inline void rm_begin(struct rm_journal *journal, uint64_t first, uint64_t second)
+{
+	journal->before[0] = first;
+	journal->before[1] = second;
+	__atomic_store_n(&journal->effect, RM_BEGUN, __ATOMIC_RELEASE);
+	STEP();
+}
+
+static inline void rm_made(struct rm_journal *journal, int64_t result)
+{
+	STEP();
+	journal->result = result;
+	__atomic_store_n(&journal->effect, RM_DONE, __ATOMIC_RELEASE);
+	STEP();
+}
+
+/* The system call failed: nothing was changed. */
+static inline void rm_not_made(struct rm_journal *journal)
+{
+	STEP();
+	__atomic_store_n(&journal->effect, RM_UNDONE, __ATOMIC_RELEASE);
+}
 
 static inline uint8_t *rm_entry_page(const struct rm_arena *arena, uint32_t index)
 {

@@ -26,6 +26,29 @@ static void die(int signal)
 	_exit(128 + signal);
 }
 
+static struct sigaction next[NSIG];
+
+/* Passes the signal on to whoever had it before; raised anew, it looks as if it were this process's own. */
+static void note_origin(int signal, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (dying)
+		dying->died_from_outside = info->si_code <= 0 && info->si_pid != getpid();
+	sigaction(signal, &next[signal], NULL);
+	raise(signal);
+}
+
+int rm_note_origin(const int *signals, int count)
+{
+	struct sigaction action = { .sa_sigaction = note_origin, .sa_flags = SA_ONSTACK | SA_SIGINFO };
+
+	sigfillset(&action.sa_mask);
+	for (int i = 0; i < count; i++)
+		if (sigaction(signals[i], &action, &next[signals[i]]))
+			return -errno;
+	return 0;
+}
+
 int rm_die_by_exec(struct rm_worker *record, const int *signals, int count)
 {
 	struct sigaction action = { .sa_handler = die, .sa_flags = SA_ONSTACK };

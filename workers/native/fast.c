@@ -35,7 +35,10 @@ bool rm_fast_serve(struct rm_fast *fast, const struct rm_arena *arena, uint32_t 
 	    (fast->setup.root_only && (ids[0] || ids[1])))
 		return false;
 	__atomic_store_n(&journal->state, RM_STARTED, __ATOMIC_RELEASE);
+	STEP();
 	answered = ANSWERS[opcode](&call);
+	STEP();
 	__atomic_store_n(&journal->state, answered ? RM_ANSWERED : RM_DELIVERED, __ATOMIC_RELEASE);
+	STEP();
 	return answered;
 }

@@ -49,7 +49,8 @@ bool rm_do_open(struct call *call)
 		close(fd);
 		return false;
 	}
-	int64_t fh = rm_handles_add(call->setup->handles, call->setup->worker, call->node, in->flags, fd);
+	int64_t fh = rm_handles_add(call->setup->handles, call->setup->worker, call->node, in->flags, fd,
+				    call->journal->intent);
 
 	if (fh < 0) {
 		close(fd);
@@ -121,10 +122,21 @@ bool rm_do_write(struct call *call)
 		return false;
 	if (in->io_flags & WRITE_KILL_SUIDGID && (fstat(fd, &st) || st.st_mode & (S_ISUID | S_ISGID)))
 		return false;
+	bool appends = how == RWF_APPEND;
+
+	if (appends) {
+		if (fstat(fd, &st))
+			return false;
+		rm_begin(call->journal, (uint64_t)st.st_size, 0);
+	}
 	ssize_t put = pwritev2(fd, &iov, 1, (off_t)in->offset, how);
 
-	if (put < 0)
+	if (put < 0) {
+		rm_not_made(call->journal);
 		return false;
+	}
+	if (appends)
+		rm_made(call->journal, put);
 	*(struct write_out *)call->payload = (struct write_out){ (uint32_t)put, 0 };
 	return answer(call, sizeof(struct write_out));
 }

@@ -36,6 +36,8 @@
 #define LAST_GENERATION INT32_MAX /* keeps handles positive as int64_t */
 #define HINTS 64
 
+enum { INTENT_HANDLE = 2 }; /* the first two words are nodes.c's */
+
 struct handles {
 	_Atomic uint64_t magic; /* written last */
 	uint32_t version;
@@ -162,7 +164,7 @@ static uint32_t claim_any(struct handles *handles, uint32_t worker)
 	return 0;
 }
 
-int64_t rm_handles_add(void *base, int worker, uint64_t node, uint32_t flags, int fd)
+int64_t rm_handles_add(void *base, int worker, uint64_t node, uint32_t flags, int fd, uint64_t *intent)
 {
 	struct handles *handles = base;
 	uint32_t slot = claim_any(handles, worker);
@@ -175,6 +177,9 @@ int64_t rm_handles_add(void *base, int worker, uint64_t node, uint32_t flags, in
 	atomic_store_explicit(&record->worker, worker, memory_order_relaxed);
 	atomic_store_explicit(&record->lock_owner, 0, memory_order_relaxed);
 	atomic_store_explicit(&record->extra, 0, memory_order_relaxed);
+	STEP();
+	if (intent)
+		intent[INTENT_HANDLE] = generation << 32 | slot;
 	STEP();
 	uint32_t state = fd < 0 ? NO_DESCRIPTOR : (uint32_t)fd + 2;
 	atomic_store_explicit(word_at(handles, slot), word_of(generation, state), memory_order_release);

@@ -14,7 +14,7 @@ size_t rm_handles_size(uint32_t capacity);
 int rm_handles_create(void *base, size_t size);
 int rm_handles_open(void *base, size_t size);
 uint32_t rm_handles_capacity(void *base);
-int64_t rm_handles_add(void *base, int worker, uint64_t node, uint32_t flags, int fd);
+int64_t rm_handles_add(void *base, int worker, uint64_t node, uint32_t flags, int fd, uint64_t *intent);
 int rm_handles_get(void *base, uint64_t fh, struct rm_handle *handle);
 int rm_handles_note(void *base, uint64_t fh, uint64_t lock_owner, uint64_t extra);
 int rm_handles_remove(void *base, int worker, uint64_t fh);

@@ -120,7 +120,9 @@ static void count_reply(struct rm_worker *worker, const struct rm_journal *journ
 
 /* From the kernel's copy in the entry to the journal. The reply's header will overwrite the request's, and a short reply the
    start of its payload (the names): both are kept, so that a successor can run the request again. A WRITE's
-   data is not overwritten before the write was done: its reply has 8 bytes, and those are kept too. */
+   data is not overwritten before the write was done: its reply has 8 bytes, and those are kept too.
+   FREE comes first: what the state says of the entry's last request must not be taken for this one, once its commit id
+   is here. */
 static void journal_delivery(const struct rm_arena *arena, uint32_t index, uint64_t now)
 {
 	uint8_t *page = rm_entry_page(arena, index);
@@ -130,17 +132,26 @@ static void journal_delivery(const struct rm_arena *arena, uint32_t index, uint6
 
 	if (payload > arena->payload)
 		payload = (uint32_t)arena->payload;
+	__atomic_store_n(&journal->state, RM_FREE, __ATOMIC_RELEASE);
+	STEP();
 	memcpy(journal->header, header->in_out, IN_HEADER);
+	STEP();
 	journal->payload_size = payload;
 	journal->saved = payload < RM_SAVED_MAX ? payload : RM_SAVED_MAX;
 	memcpy(page + RM_SAVED_AT, page + RM_ENTRY_PAGE, journal->saved);
+	STEP();
 	journal->commit_id = header->commit_id;
+	STEP();
 	journal->delivered_ns = now;
 	journal->error = 0;
 	journal->size = 0;
 	journal->deaths = 0;
-	journal->intent[0] = journal->intent[1] = 0;
+	memset(journal->intent, 0, sizeof journal->intent);
+	journal->effect = RM_UNDONE;
+	journal->listed = 0;
+	STEP();
 	__atomic_store_n(&journal->state, RM_DELIVERED, __ATOMIC_RELEASE);
+	STEP();
 }
 
 int64_t rm_find_unique(const struct rm_arena *arena, uint64_t unique)
@@ -315,11 +326,14 @@ int rm_recommit(struct rm_ring *ring, uint32_t index)
 
 	if (!sqe)
 		return -EBUSY;
+	STEP();
 	reply->len = OUT_HEADER + journal->size;
 	reply->error = journal->error;
 	reply->unique = ((struct in_header *)journal->header)->unique;
 	header->payload_size = journal->size;
+	STEP();
 	header->commit_id = 0;
+	STEP();
 	return 0;
 }
 
@@ -394,9 +408,12 @@ static int enter(struct rm_ring *ring, const uint32_t *commits, int ncommits, in
 	} else {
 		result = io_uring_submit_and_get_events(&ring->ring);
 	}
+	STEP();
 	if (io_uring_sq_ready(&ring->ring) == 0)
-		for (int i = 0; i < ncommits; i++)
+		for (int i = 0; i < ncommits; i++) {
 			__atomic_store_n(&ring->arena.journal[commits[i]].state, RM_FREE, __ATOMIC_RELEASE);
+			STEP();
+		}
 	return result;
 }
 
@@ -488,9 +505,11 @@ int rm_device_reply(struct rm_device *device, uint32_t index)
 				    ((struct in_header *)journal->header)->unique };
 	struct iovec iov[2] = { { &reply, OUT_HEADER },
 				{ (uint8_t *)header + RM_ENTRY_PAGE, journal->size } };
+	STEP();
 	ssize_t written = writev(device->fuse_fd, iov, journal->size ? 2 : 1);
 	int error = written < 0 ? -errno : 0;
 
+	STEP();
 	rm_device_release(device, index);
 	return error;
 }
@@ -503,8 +522,11 @@ void rm_device_accelerate(struct rm_device *device, struct rm_fast *fast)
 void rm_device_release(struct rm_device *device, uint32_t index)
 {
 	read_area(&device->arena, index)->unique = 0;
+	STEP();
 	((struct entry_header *)rm_entry_page(&device->arena, index))->commit_id = 0;
+	STEP();
 	__atomic_store_n(&device->arena.journal[index].state, RM_FREE, __ATOMIC_RELEASE);
+	STEP();
 	device->free[device->nfree++] = index;
 }
 

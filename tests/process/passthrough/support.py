@@ -13,7 +13,7 @@ import pytest
 
 from ringmount.workers import handles, nodes
 from ringmount.workers._native import ffi
-from ringmount.workers.api import ROOT, AttrLike, Context, Entry, Handle, NodeId, Opened
+from ringmount.workers.api import ROOT, AttrLike, Context, Earlier, Entry, Handle, NodeId, Opened
 from ringmount.workers.filesystems.passthrough import Options, Passthrough
 from ringmount.workers.handles import HandleTable
 from ringmount.workers.nodes import NodeTable
@@ -34,6 +34,16 @@ class Caller:
         self.kill_suidgid = False
         self.groups = groups
         self.interrupted = False
+        self.earlier: Earlier | None = None
+        """What an earlier run noted, for the next one: `noted` of that one."""
+        self.noted: Earlier | None = None
+
+    def begin(self, *before: int) -> None:
+        self.noted = Earlier(False, 0, (*before, 0, 0, 0, 0)[:4])
+
+    def done(self, result: int = 0) -> None:
+        assert self.noted is not None
+        self.noted = self.noted._replace(done=True, result=result)
 
 
 class Timeouts:

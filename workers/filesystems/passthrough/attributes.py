@@ -5,7 +5,8 @@ import os
 import stat
 
 from ringmount.workers import system
-from ringmount.workers.api import AttrLike, Context, Handle, NodeId, SetAttr, Statx
+from ringmount.workers.api import AttrLike, Context, Handle, NodeId, SetAttr, Statx, repeatable
+from ringmount.workers.filesystems.passthrough import again
 from ringmount.workers.filesystems.passthrough.base import Base
 from ringmount.workers.filesystems.passthrough.objects import proc_path
 
@@ -95,18 +96,31 @@ class Attributes(Base):
         # The worker sees more than its caller may (simple_xattr_list, CAP_SYS_ADMIN).
         return names if ctx.uid == 0 else [name for name in names if not name.startswith(TRUSTED_PREFIX)]
 
+    @repeatable
     def setxattr(self, ctx: Context, node: NodeId, name: bytes, value: memoryview, flags: int, kill_sgid: bool) -> None:
         self._need_xattr()
         with self.objects.borrow(node) as fd:
             path = proc_path(fd)
-            os.setxattr(path, name, value, flags)
+            if flags & os.XATTR_CREATE:
+                if again.had_xattr(ctx) is not False or not again.has_xattr(path, name):
+                    ctx.begin(again.has_xattr(path, name))
+                    os.setxattr(path, name, value, flags)
+                    ctx.done()
+            else:
+                os.setxattr(path, name, value, flags)
             if kill_sgid:
                 os.chmod(path, stat.S_IMODE(os.fstat(fd).st_mode) & ~stat.S_ISGID)
 
+    @repeatable
     def removexattr(self, ctx: Context, node: NodeId, name: bytes) -> None:
         self._need_xattr()
         with self.objects.borrow(node) as fd:
-            os.removexattr(proc_path(fd), name)
+            path = proc_path(fd)
+            if again.had_xattr(ctx) and not again.has_xattr(path, name):
+                return
+            ctx.begin(again.has_xattr(path, name))
+            os.removexattr(path, name)
+            ctx.done()
 
     def _need_xattr(self) -> None:
         if not self.options.xattr:

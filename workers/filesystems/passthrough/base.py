@@ -67,6 +67,9 @@ class Base(Filesystem):
     def stop(self) -> None:
         self.objects.close()
 
+    def path_of(self, node: NodeId) -> bytes | None:
+        return self.objects.path_of(node)
+
     def forget(self, node: NodeId) -> None:
         self.objects.forget(node)
 

@@ -25,7 +25,8 @@ from typing import ClassVar
 
 from ringmount.workers import system
 from ringmount.workers.abi import OpenReply, WriteFlags
-from ringmount.workers.api import Context, Handle, Mount, NodeId, Opened, ReadFrom, SyncOf
+from ringmount.workers.api import Context, Handle, Mount, NodeId, Opened, ReadFrom, SyncOf, repeatable
+from ringmount.workers.filesystems.passthrough import again
 from ringmount.workers.filesystems.passthrough.base import Base
 from ringmount.workers.filesystems.passthrough.openflags import KNOWS_NOAPPEND, backing_flags
 from ringmount.workers.filesystems.passthrough.options import Options
@@ -89,13 +90,19 @@ class Files(Base):
             raise
         return done
 
+    @repeatable
     def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> int:
         fd = self._fd(fh)
-        how = RWF_APPEND if flags & O_APPEND else RWF_NOAPPEND
         if flags & KILL:
             with self.credentials.privilege_free(ctx, fd):
-                return write_at(fd, data, offset, how)
-        return write_at(fd, data, offset, how)
+                return self._write(ctx, fd, offset, data, flags)
+        return self._write(ctx, fd, offset, data, flags)
+
+    @staticmethod
+    def _write(ctx: Context, fd: int, offset: int, data: memoryview, flags: int) -> int:
+        if flags & O_APPEND:
+            return again.append(ctx, fd, data, lambda rest: write_at(fd, rest, offset, RWF_APPEND))
+        return write_at(fd, data, offset, RWF_NOAPPEND)
 
     def flush(self, ctx: Context, node: NodeId, fh: Handle, lock_owner: int) -> None:
         """Closing any descriptor of the file makes the filesystem beneath report what it has kept back (NFS does)."""
@@ -134,6 +141,7 @@ class Files(Base):
         with self.credentials.privilege_free(ctx, fd_out, ctx.uid != 0):
             return os.copy_file_range(self._fd(fh), fd_out, min(length, COPY_MOST), offset, offset_out)
 
+    @repeatable  # each of IOCTLS asks, or sets all that it changes
     def ioctl(
         self,
         ctx: Context,

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import stat
 
 from ringmount.workers import system
-from ringmount.workers.api import Context, Entry, NodeId, Opened
+from ringmount.workers.api import Context, Entry, NodeId, Opened, repeatable
+from ringmount.workers.filesystems.passthrough import again
 from ringmount.workers.filesystems.passthrough.base import Base
 from ringmount.workers.filesystems.passthrough.objects import NOTHING, proc_path
 from ringmount.workers.filesystems.passthrough.openflags import backing_flags
@@ -33,30 +35,49 @@ class Names(Base):
 
     # --- making ---------------------------------------------------------------------------------------------------
 
+    @repeatable
     def symlink(self, ctx: Context, parent: NodeId, name: bytes, target: bytes) -> Entry:
         folder = self.objects.folder(parent)
-        with self.credentials.owner(ctx):
-            os.symlink(target, name, dir_fd=folder)
+        if not again.was_made(ctx, folder, name, stat.S_IFLNK):
+            again.will_make(ctx)
+            with self.credentials.owner(ctx):
+                os.symlink(target, name, dir_fd=folder)
+            ctx.done()
         return self.objects.entry(parent, folder, name)
 
+    @repeatable
     def mknod(self, ctx: Context, parent: NodeId, name: bytes, mode: int, rdev: int) -> Entry:
         folder = self.objects.folder(parent)
-        with self.credentials.owner(ctx):
-            os.mknod(name, mode, rdev, dir_fd=folder)
+        if not again.was_made(ctx, folder, name, stat.S_IFMT(mode) or stat.S_IFREG):
+            again.will_make(ctx)
+            with self.credentials.owner(ctx):
+                os.mknod(name, mode, rdev, dir_fd=folder)
+            ctx.done()
         return self.objects.entry(parent, folder, name)
 
+    @repeatable
     def mkdir(self, ctx: Context, parent: NodeId, name: bytes, mode: int) -> Entry:
         folder = self.objects.folder(parent)
-        with self.credentials.owner(ctx):
-            os.mkdir(name, mode, dir_fd=folder)
+        if not again.was_made(ctx, folder, name, stat.S_IFDIR):
+            again.will_make(ctx)
+            with self.credentials.owner(ctx):
+                os.mkdir(name, mode, dir_fd=folder)
+            ctx.done()
         return self.objects.entry(parent, folder, name)
 
+    @repeatable
     def create(self, ctx: Context, parent: NodeId, name: bytes, mode: int, flags: int) -> tuple[Entry, Opened]:
         """The kernel sends CREATE for a name that it believes to be free. Where somebody beneath was quicker, ESTALE
         makes it look again (do_filp_open, LOOKUP_REVAL) and open what is there as any existing file, with all checks;
         opening it here would skip those, and might wait for the other end of a fifo."""
         folder = self.objects.folder(parent)
-        backing = backing_flags(flags) & ~os.O_TRUNC | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+        backing = backing_flags(flags) & ~os.O_TRUNC | os.O_NOFOLLOW
+        if again.was_made(ctx, folder, name, stat.S_IFREG):
+            with self.credentials.worker():  # whoever makes a file may write to it, whatever its mode
+                fd = self.objects.descriptors.with_room(os.open, name, backing, dir_fd=folder)
+            return self._made(parent, name, flags, fd)
+        backing |= os.O_CREAT | os.O_EXCL
+        again.will_make(ctx)
         try:
             with self.credentials.owner(ctx):
                 fd = self.objects.descriptors.with_room(os.open, name, backing, mode, dir_fd=folder)
@@ -64,6 +85,7 @@ class Names(Base):
             if flags & os.O_EXCL:
                 raise
             raise OSError(errno.ESTALE, "the name was taken meanwhile") from None
+        ctx.done()
         return self._made(parent, name, flags, fd)
 
     def tmpfile(self, ctx: Context, parent: NodeId, mode: int, flags: int) -> tuple[Entry, Opened]:
@@ -85,29 +107,44 @@ class Names(Base):
             self.mount.nodes.give_back(NodeId(entry.node))
             raise
 
+    @repeatable
     def link(self, ctx: Context, node: NodeId, new_parent: NodeId, new_name: bytes) -> Entry:
         folder = self.objects.folder(new_parent)
         with self.objects.borrow(node) as fd:
-            os.link(proc_path(fd), new_name, dst_dir_fd=folder, follow_symlinks=True)
+            if not again.was_linked(ctx, folder, new_name, fd):
+                ctx.begin()
+                os.link(proc_path(fd), new_name, dst_dir_fd=folder, follow_symlinks=True)
+                ctx.done()
         return self.objects.entry(new_parent, folder, new_name)
 
     # --- removing and renaming ------------------------------------------------------------------------------------
 
+    @repeatable
     def unlink(self, ctx: Context, parent: NodeId, name: bytes) -> None:
         folder = self.objects.folder(parent)
-        with self.objects.leaving(parent, folder, name):
-            os.unlink(name, dir_fd=folder)
+        if not again.was_removed(ctx, folder, name):
+            with self.objects.leaving(parent, folder, name):
+                again.will_remove(ctx, folder, name)
+                os.unlink(name, dir_fd=folder)
+                ctx.done()
 
+    @repeatable
     def rmdir(self, ctx: Context, parent: NodeId, name: bytes) -> None:
         folder = self.objects.folder(parent)
-        with self.objects.leaving(parent, folder, name, is_folder=True):
-            os.rmdir(name, dir_fd=folder)
+        if not again.was_removed(ctx, folder, name):
+            with self.objects.leaving(parent, folder, name, is_folder=True):
+                again.will_remove(ctx, folder, name)
+                os.rmdir(name, dir_fd=folder)
+                ctx.done()
 
+    @repeatable
     def rename(
         self, ctx: Context, parent: NodeId, name: bytes, new_parent: NodeId, new_name: bytes, flags: int
     ) -> None:
         objects = self.objects
         folder, new_folder = objects.folder(parent), objects.folder(new_parent)
+        if again.was_renamed(ctx, folder, name, new_folder, new_name, flags):
+            return
         if flags & RENAME_EXCHANGE:
             replaced = objects.moving(new_parent, new_folder, new_name, parent, name)
         elif flags & RENAME_NOREPLACE:
@@ -116,4 +153,6 @@ class Names(Base):
             replaced = objects.leaving(new_parent, new_folder, new_name)
         maker = self.credentials.owner(ctx) if flags & RENAME_WHITEOUT else NOTHING  # it leaves a device file behind
         with replaced, objects.moving(parent, folder, name, new_parent, new_name), maker:
+            again.will_rename(ctx, folder, name, new_folder, new_name)
             system.rename(folder, name, new_folder, new_name, flags)
+            ctx.done()

@@ -264,6 +264,12 @@ class Objects:
             return
         self._held[node] = self._own.note(fd)
 
+    def path_of(self, node: NodeId) -> bytes:
+        """The node's path beneath the source, as it is now. Raises OSError."""
+        with self.borrow(node) as fd:
+            path, top = os.readlink(proc_path(fd)), os.readlink(proc_path(self.root))
+        return path.removeprefix(top) or b"/"
+
     def forget(self, node: NodeId) -> None:
         """Gives up what is kept for the node."""
         self.descriptors.drop(node)
