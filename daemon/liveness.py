@@ -24,6 +24,9 @@ from ringmount.daemon.mountinfo import MountEntry
 
 BYSTANDER = Path(__file__).with_name("bystander.py")
 
+START_PATIENCE = 5.0
+"""Seconds that a bystander may take to run at all, on a busy machine: its time begins afterwards."""
+
 Facts = dict[str, object]
 """What a bystander said: `ready` once it runs, what it found, and at the end `done`, or `errno` with the
 path (`at`) that it belongs to.
@@ -48,7 +51,7 @@ class Liveness(Enum):
 
 
 def ask_servers(entries: Sequence[MountEntry], seconds: float) -> list[Liveness]:
-    """Asks the servers of these FUSE mounts, all at once, and takes little more than `seconds` at most."""
+    """Asks the servers of these FUSE mounts, all at once; each has `seconds` to answer."""
     asked = [entry for entry in entries if _may_ask(entry)]
     facts = ask([_statvfs(entry) for entry in asked], seconds)
     answers = {entry.id: _judge(found) for entry, found in zip(asked, facts, strict=True)}
@@ -79,22 +82,21 @@ def _judge(facts: Facts) -> Liveness:
 
 
 def ask(questions: Sequence[Sequence[str]], seconds: float) -> list[Facts]:
-    """Starts a bystander for each list of arguments; returns what each said until all ended or time was up.
+    """Starts a bystander for each list of arguments; returns what each said until it ended or its `seconds` were up.
 
     Those that hang are killed; one that cannot be is left to the kernel, which ends it when the server does.
     Raises Failure if a process cannot be started.
     """
-    deadline = time.monotonic() + seconds
     children: list[_Child] = []
     try:
         for question in questions:
             # No comprehension: those that run must be closed when the next one cannot be started.
-            children.append(_Child(question))  # noqa: PERF401
+            children.append(_Child(question, seconds))  # noqa: PERF401
         waiting = {child.stdout: child for child in children}
         poll = select.poll()
         for fd in waiting:
             poll.register(fd, select.POLLIN)
-        while waiting and (left := deadline - time.monotonic()) > 0:
+        while (left := max((one.deadline for one in waiting.values()), default=0.0) - time.monotonic()) > 0:
             for fd, _ in poll.poll(left * 1000):
                 if not waiting[fd].read():
                     poll.unregister(fd)
@@ -109,9 +111,11 @@ def ask(questions: Sequence[Sequence[str]], seconds: float) -> list[Facts]:
 
 
 class _Child:
-    """A bystander and what it has said so far."""
+    """A bystander, what it has said so far, and until when it is waited for."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], seconds: float) -> None:
+        self._seconds = seconds
+        self.deadline = time.monotonic() + START_PATIENCE
         self.stdout, write_end = os.pipe()
         self._said = b""
         try:
@@ -140,6 +144,8 @@ class _Child:
     def read(self) -> bool:
         """Takes what is there; False at the end."""
         data = os.read(self.stdout, 65536)
+        if data and not self._said:  # its first word is that it runs
+            self.deadline = time.monotonic() + self._seconds
         self._said += data
         return bool(data)
 

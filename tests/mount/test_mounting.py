@@ -13,7 +13,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -241,10 +240,8 @@ def test_a_mount_in_use_is_removed_only_lazily(folder: Path, serve: Callable[...
 
 
 def refusal(path: object, **options: Any) -> Failure:
-    started = time.monotonic()
     with pytest.raises(Failure) as caught:
         mounting.check_mountpoint(str(path), **options)
-    assert time.monotonic() - started < 2 * options.get("patience", 30) + 1
     assert "\n" not in str(caught.value)
     return caught.value
 
