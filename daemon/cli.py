@@ -70,6 +70,14 @@ examples:
   watch -n 1 ringmount status data
   ringmount status data --json | jq '[.workers[].requests]'
 """
+PS = """\
+Every request that workers were given and have not answered, the oldest first: for how long, the worker, whether
+it was begun, the operation, the node and the name it is about, and the process that waits for it. The workers are not
+asked, so it answers also when all of them hang. Requests that wait because no entry of their queue is free do not show.
+
+examples:
+  ringmount ps data
+"""
 UMOUNT = """\
 Stops a running mount as Ctrl-C would, also one that is in use, and waits until its processes have ended: requests in
 flight are answered, calls on files that are still open fail from then on. Where the server is dead ("Transport endpoint
@@ -132,6 +140,10 @@ def parser() -> argparse.ArgumentParser:
     status = command("status", "show running mounts, or one of them in detail", STATUS)
     status.add_argument("name", metavar="NAME", nargs="?", help="the mount's name")
     status.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+    ps = command("ps", "show a mount's requests in flight: why does it hang?", PS)
+    ps.add_argument("name", metavar="NAME", help="the mount's name")
+    ps.add_argument("--json", action="store_true", help="print JSON, for programs")
 
     umount = command("umount", "stop a mount, or clear away one whose server is dead", UMOUNT)
     umount.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
@@ -197,6 +209,10 @@ def _call(options: argparse.Namespace) -> int:
             from ringmount.daemon import status
 
             print(status.show(options.name, as_json=options.json))
+        case "ps":
+            from ringmount.daemon import ps
+
+            print(ps.show(options.name, as_json=options.json))
         case "umount":
             from ringmount.daemon.umount import umount
 

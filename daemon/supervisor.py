@@ -11,9 +11,10 @@ what is in flight, then end whatever is left.
 import logging
 import signal
 from collections.abc import Callable
+from typing import Any
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import machine, places
+from ringmount.daemon import inflight, machine, places
 from ringmount.daemon.children import WorkerProcess
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.control import ControlServer
@@ -61,7 +62,10 @@ class Supervisor:
         places.make_runtime_folder()
         self.connection.choose_transport()
         machine.raise_descriptor_limit()
-        commands = {"status": Report(self.mount, self.connection, self.crew)}
+        commands: dict[str, Callable[[], Any]] = {
+            "status": Report(self.mount, self.connection, self.crew),
+            "requests": lambda: inflight.requests(self.mount.arena),
+        }
         self.control = ControlServer(places.socket_path(self.mount.config.name), self.loop.selector, commands)
         self.loop.duties.append(self._expire_clients)
         try:

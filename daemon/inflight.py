@@ -1,0 +1,97 @@
+"""The requests in flight, read from the arena: no worker is asked, so that one can see into a mount that hangs.
+
+The rule: workers write the arena meanwhile. A record is taken for what it says only if it is still of the same request
+afterwards, and every text in it is somebody else's.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from ringmount.workers import codec
+from ringmount.workers._native import lib
+from ringmount.workers.abi import Opcode
+from ringmount.workers.arena import Arena
+
+NAMED = frozenset(
+    {
+        Opcode.LOOKUP,
+        Opcode.SYMLINK,
+        Opcode.MKNOD,
+        Opcode.MKDIR,
+        Opcode.UNLINK,
+        Opcode.RMDIR,
+        Opcode.RENAME,
+        Opcode.RENAME2,
+        Opcode.LINK,
+        Opcode.CREATE,
+        Opcode.GETXATTR,
+        Opcode.SETXATTR,
+        Opcode.REMOVEXATTR,
+    }
+)
+"""Whose payload begins with a name: of an entry of the folder `nodeid`, or of an extended attribute."""
+
+
+class InFlight(msgspec.Struct):
+    """One request that waits for its answer. `pid` is that of the caller (0: the kernel itself), `seconds` its age."""
+
+    worker: int
+    queue: int
+    state: str
+    opcode: str
+    unique: int
+    nodeid: int
+    name: str | None
+    pid: int
+    uid: int
+    seconds: float
+
+
+def requests(arena: Arena) -> list[InFlight]:
+    """All of a mount's requests in flight, the oldest first."""
+    return sorted(_found(arena), key=lambda one: -one.seconds)
+
+
+def _found(arena: Arena) -> Iterator[InFlight]:
+    states = {lib.RM_DELIVERED: "delivered", lib.RM_STARTED: "started"}
+    for index in range(arena.entries):
+        journal = arena.c.journal[index]
+        state = states.get(journal.state)
+        if state is None:
+            continue
+        header_bytes = bytes(journal.header)
+        with contextlib.suppress(codec.DecodeError):
+            header = codec.decode_header(header_bytes)
+            seconds = (lib.rm_now() - journal.delivered_ns) / 1e9
+            name = _name(arena, index, journal) if header.opcode in NAMED else None
+            if bytes(journal.header) == header_bytes and journal.state in states:
+                yield InFlight(
+                    worker=journal.worker,
+                    queue=journal.qid,
+                    state=state,
+                    opcode=_opcode(header.opcode),
+                    unique=header.unique,
+                    nodeid=header.nodeid,
+                    name=name,
+                    pid=header.pid,
+                    uid=header.uid,
+                    seconds=max(0.0, seconds),
+                )
+
+
+def _opcode(number: int) -> str:
+    try:
+        return Opcode(number).name
+    except ValueError:
+        return str(number)
+
+
+def _name(arena: Arena, index: int, journal: Any) -> str | None:
+    """The request's first name, from the copy that was kept of its payload: the reply may lie over it by now."""
+    at, size = int(lib.RM_SAVED_AT), min(int(journal.saved), int(lib.RM_SAVED_MAX))
+    kept = bytes(arena.page(index)[at : at + size])
+    name, end, _ = kept.partition(b"\0")
+    return name.decode("utf-8", "backslashreplace") if end else None
