@@ -209,6 +209,10 @@ class Arena:
         at = self._where["entries"][0] + index * (ENTRY_PAGE + self.payload) + ENTRY_PAGE
         return self.view[at : at + self.payload]
 
+    def payload_at(self, index: int) -> Any:
+        """Entry `index`'s payload buffer, for C: a `uint8_t *`."""
+        return self.c.entries + index * (ENTRY_PAGE + self.payload) + ENTRY_PAGE
+
     def worker(self, index: int) -> Any:
         """Worker `index`'s record, a `struct rm_worker *`."""
         return ffi.cast("struct rm_worker *", self.address("workers") + WORKER_SIZE * index)

@@ -52,6 +52,7 @@ class Effect(Protocol):
     def begin(self, before: tuple[int, ...]) -> None: ...
     def done(self, result: int) -> None: ...
     def earlier(self) -> api.Earlier | None: ...
+    def list(self) -> None: ...
     def listed(self, size: int) -> None: ...
 
 
@@ -339,8 +340,14 @@ def finish_copied(_replies: Replies, request: Request, copied: int) -> int:
     return codec.encode_write_out(request.buffer, 0, copied)
 
 
+HELD = (1 << 64) - 1
+"""The place of an entry's generation while the journal has its reference (COUNTED in native/listing.c)."""
+_GENERATION = struct.Struct("<Q")
+_GENERATION_AT = abi.FUSE_ENTRY_OUT.offsets["generation"]
+
+
 class Listing:
-    """`DirectoryBuffer` and `DirectoryPlusBuffer` over a request's buffer."""
+    """`DirectoryBuffer` over a request's buffer."""
 
     __slots__ = ("_at", "_buffer", "_limit")
 
@@ -373,6 +380,7 @@ class ListingPlus:
         self._buffer = buffer
         self._limit = min(limit, len(buffer))
         self._at = 0
+        effect.list()
 
     @property
     def size(self) -> int:
@@ -393,7 +401,7 @@ class ListingPlus:
             0 if attr is None else attr.st_mode >> 12 & 15,
             name,
             entry.node,
-            entry.generation,
+            HELD if entry.node else entry.generation,
             _valid(entry.entry_timeout, self._replies.entry_valid),
             _valid(entry.attr_timeout, self._replies.attr_valid),
             attr,
@@ -402,8 +410,10 @@ class ListingPlus:
             return False
         if entry.node and self._replies.took is not None:
             self._replies.took(entry.node)
+        self._effect.listed(at - self._at)
+        if entry.node:
+            _GENERATION.pack_into(self._buffer, self._at + _GENERATION_AT, entry.generation)
         self._at = at
-        self._effect.listed(at)
         return True
 
 

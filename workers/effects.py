@@ -1,15 +1,15 @@
 """What the journal says of a change that cannot be made twice, and of the references in a listing.
 
-The rule: the words are written in this order, each by one store (recovery.py says what a successor reads from them).
+The rule: the words are written in this order, each by one store (recovery.py says what a successor reads from them;
+native/listing.c for listings).
 """
 
 from ringmount.workers._native import ffi, lib
 from ringmount.workers.api import Earlier
+from ringmount.workers.arena import Arena
+from ringmount.workers.nodes import INTENT
 
 _EFFECT: int = ffi.offsetof("struct rm_journal", "effect") // 4
-_LISTED: int = ffi.offsetof("struct rm_journal", "listed") // 4
-_SIZE: int = ffi.offsetof("struct rm_journal", "size") // 4
-_INTENT: int = ffi.offsetof("struct rm_journal", "intent") // 8
 _RESULT: int = ffi.offsetof("struct rm_journal", "result") // 8
 _BEFORE: int = ffi.offsetof("struct rm_journal", "before") // 8
 _BEFORE_END: int = _BEFORE + 4
@@ -19,13 +19,17 @@ _DONE: int = lib.RM_DONE
 
 
 class Effect:
-    """One entry's part of the journal for this (`record`: a struct rm_journal)."""
+    """One entry's part of the journal for this."""
 
-    __slots__ = ("_longs", "_words")
+    __slots__ = ("_journal", "_longs", "_payload", "_room", "_words")
 
-    def __init__(self, record: memoryview) -> None:
+    def __init__(self, arena: Arena, index: int) -> None:
+        record = arena.journal(index)
         self._words = record.cast("I")
         self._longs = record.cast("Q")
+        self._journal = arena.c.journal + index
+        self._payload = arena.payload_at(index)
+        self._room = arena.payload
 
     def begin(self, before: tuple[int, ...]) -> None:
         """The change comes next. `before`: up to four numbers of 64 bits."""
@@ -47,8 +51,10 @@ class Effect:
             return None
         return Earlier(effect == _DONE, self._longs[_RESULT], tuple(self._longs[_BEFORE:_BEFORE_END]))
 
+    def list(self) -> None:
+        """A listing begins: the first reference that is taken in this context belongs to its first entry."""
+        INTENT.set(lib.rm_listing_begin(self._journal, self._payload))
+
     def listed(self, size: int) -> None:
-        """A listing has `size` bytes: the reference that was taken last belongs to what is in it."""
-        self._words[_SIZE] = size
-        self._longs[_INTENT] = 0
-        self._words[_LISTED] = size
+        """Its next entry, of `size` bytes, is there, and has the reference that was taken last."""
+        INTENT.set(lib.rm_listing_add(self._journal, self._payload, self._room, size))

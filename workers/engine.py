@@ -126,7 +126,7 @@ class Engine:
 
     def _request(self, index: int) -> Request:
         op_in = self.arena.page(index)[ENTRY_OP_IN : 2 * ENTRY_OP_IN]
-        effect = Effect(self.arena.journal(index))
+        effect = Effect(self.arena, index)
         return Request(index, op_in, self.arena.payload_view(index), read_groups, self._is_interrupted, effect)
 
     @property

@@ -178,6 +178,16 @@ class NodeTable:
             self._note_departed(node, watchers[0])
         return bool(gone)
 
+    def settle_listing(self, journal: Any, payload: Any, room: int) -> None:
+        """Gives back what a dead process had counted for the READDIRPLUS reply in `payload` (native/listing.cdef).
+
+        Each reference exactly once, however often this is interrupted by death. OSError EAGAIN as `settle`.
+        """
+        node, watchers = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        while self._check(lib.rm_listing_settle(self._base, journal, payload, room, node, watchers)):
+            if watchers[0]:
+                self._note_departed(node[0], watchers[0])
+
     def recover(self, pid: int | None = None) -> int:
         """Puts right what the dead process `pid` left, and returns the number of shards it was in.
 

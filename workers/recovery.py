@@ -27,7 +27,6 @@ What is done again
     too.
 """
 
-import contextlib
 import os
 import struct
 from dataclasses import dataclass
@@ -35,10 +34,8 @@ from enum import Enum
 
 from ringmount.workers import abi
 from ringmount.workers._native import ffi, lib
-from ringmount.workers.api import NodeId
 from ringmount.workers.arena import JOURNAL_SIZE, Arena
 from ringmount.workers.death import REPLACE
-from ringmount.workers.nodes import NodeTable
 
 MOST_DEATHS = 2
 """A request that so many workers died of is not run again."""
@@ -176,7 +173,6 @@ def repeats_itself(opcode: int, op_in: memoryview) -> bool:
 WRITE_FLAGS_AT = abi.FUSE_WRITE_IN.offsets["flags"]
 FALLOCATE_MODE_AT = abi.FUSE_FALLOCATE_IN.offsets["mode"]
 SETXATTR_FLAGS_AT = abi.FUSE_SETXATTR_IN.offsets["flags"]
-NAME_SIZE_AT = abi.FUSE_DIRENTPLUS.offsets["dirent"] + abi.FUSE_DIRENT.offsets["namelen"]
 MOVING_MODES = 0x08 | 0x20
 """FALLOC_FL_COLLAPSE_RANGE and FALLOC_FL_INSERT_RANGE (fallocate(2)): they move what is behind the range."""
 
@@ -228,21 +224,3 @@ IDEMPOTENT = frozenset(
     }
 )
 """What `repeats_itself`, but for some flags. A file without a name that nobody has got is as good as none."""
-
-
-def give_back_listing(arena: Arena, index: int, nodes: NodeTable) -> None:
-    """Gives back the references that an unfinished READDIRPLUS took for what it had written (dispatch.ListingPlus).
-    That of the entry that it was about to write is left in the intent."""
-    journal = arena.c.journal[index]
-    payload, end, at = arena.payload_view(index), min(journal.size, arena.payload), 0
-    if end > journal.listed:  # the reference belongs to the last of those entries
-        journal.intent[0] = 0
-    while at + abi.FUSE_DIRENTPLUS.size <= end:
-        (node,) = LONG.unpack_from(payload, at)
-        (name_size,) = WORD.unpack_from(payload, at + NAME_SIZE_AT)
-        LONG.pack_into(payload, at, 0)  # before: this process may die, too
-        at += abi.FUSE_DIRENTPLUS.size + name_size + 7 & ~7
-        if node:
-            with contextlib.suppress(OSError):
-                nodes.give_back(NodeId(node))
-    journal.listed = journal.size = 0

@@ -276,8 +276,7 @@ class Worker:
     def _give_back(self, index: int, opcode: int) -> None:
         """Gives back what was taken for an answer that never went out, and puts the request as it was."""
         journal = self.arena.c.journal[index]
-        if opcode == Opcode.READDIRPLUS:
-            recovery.give_back_listing(self.arena, index, self.mount.nodes)
+        self.mount.nodes.settle_listing(self.arena.c.journal + index, self.arena.payload_at(index), self.arena.payload)
         recovery.restore_payload(self.arena, index)
         self.mount.nodes.settle(journal.intent)
         fh = api.Handle(journal.intent[2])

@@ -42,6 +42,8 @@ class NoEffect:
     def earlier(self) -> Earlier | None:
         return None
 
+    def list(self) -> None: ...
+
     def listed(self, size: int) -> None: ...
 
 

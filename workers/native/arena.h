@@ -13,6 +13,7 @@
 #define RM_LEGACY_HEAD 80    /* header and largest first argument of a request with data (WRITE) */
 #define RM_OPCODES 64
 #define RM_BUCKETS 256
+#define RM_NOT_LISTING UINT32_MAX
 
 enum rm_state { RM_FREE, RM_DELIVERED, RM_STARTED, RM_ANSWERED };
 
@@ -36,7 +37,7 @@ struct rm_journal {
 	uint32_t saved;          /* bytes of payload kept at RM_SAVED_AT */
 	uint64_t intent[3];      /* taken for an answer that is not out: a node reference (nodes.c), an open file (handles.c) */
 	uint32_t effect;         /* enum rm_effect */
-	uint32_t listed;         /* READDIRPLUS: bytes of the listing before the entry whose reference `intent` is */
+	uint32_t listed;         /* READDIRPLUS: bytes of the reply whose references are counted (listing.c) */
 	int64_t result;          /* what the change answered, once it is RM_DONE */
 	uint64_t before[4];      /* what there was before it, as the filesystem noted it */
 	uint8_t reserved[24];

@@ -12,6 +12,10 @@ static bool (*const ANSWERS[OPCODES])(struct call *) = {
 	[18] = rm_do_release,
 	[22] = rm_do_getxattr,
 	[25] = rm_do_flush,
+	[27] = rm_do_opendir,
+	[28] = rm_do_readdir,
+	[29] = rm_do_releasedir,
+	[44] = rm_do_readdirplus,
 };
 
 void rm_fast_set_up(struct rm_fast *fast, const struct rm_fast_setup *setup)

@@ -55,6 +55,7 @@ struct rm_fast {
 	uint32_t newest, oldest, free;
 	uint32_t *buckets;
 	struct slot *slots;
+	_Alignas(8) char dents[32 << 10]; /* names as getdents64(2) gives them */
 };
 
 struct call {
@@ -124,5 +125,9 @@ bool rm_do_read(struct call *call);
 bool rm_do_write(struct call *call);
 bool rm_do_flush(struct call *call);
 bool rm_do_release(struct call *call);
+bool rm_do_opendir(struct call *call);
+bool rm_do_readdir(struct call *call);
+bool rm_do_readdirplus(struct call *call);
+bool rm_do_releasedir(struct call *call);
 #pragma GCC visibility pop
 #endif

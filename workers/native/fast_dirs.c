@@ -1,2 +1,226 @@
 /* Open folders: opened, listed, closed. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stddef.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "fast_call.h"
+#include "listing.h"
+#include "nodes.h"
+#include "system.h"
+
+enum { LARGEFILE = 0x8000, DIRENT_MOST = 280, WORTH_A_CALL = 1024 };
+
+struct open_in {
+	uint32_t flags, open_flags;
+};
+
+struct release_in {
+	uint64_t fh;
+};
+
+struct list_in {                 /* fuse_read_in */
+	uint64_t fh, offset;
+	uint32_t size;
+};
+
+struct dirent {                  /* fuse_dirent */
+	uint64_t ino, offset;
+	uint32_t name_length, type;
+	char name[];
+};
+_Static_assert(offsetof(struct dirent, name) == 24, "fuse_dirent");
+
+struct direntplus {              /* fuse_direntplus */
+	struct entry_out entry;
+	struct dirent dirent;
+};
+
+struct found {                   /* linux_dirent64 (getdents64(2)) */
+	uint64_t ino;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+/* A listing in the making. `at`: bytes of the reply so far, of at most `limit`. `number`: the folder's inode number. */
+struct listing {
+	struct call *call;
+	int fd;
+	uint32_t at, limit;
+	uint64_t number;
+};
+
+enum outcome { ADDED, SKIPPED, FULL, REFUSED };
+
+bool rm_do_opendir(struct call *call)
+{
+	const struct open_in *in = call->in;
+	struct open_out *out = (struct open_out *)call->payload;
+	int fd = rm_open_node(call, O_RDONLY | O_DIRECTORY | call->setup->no_trace);
+
+	if (fd < 0)
+		return false;
+	int64_t fh = fd < call->setup->fd_limit ?
+		rm_handles_add(call->setup->handles, call->setup->worker, call->node, in->flags, fd,
+			       call->journal->intent) : -ENFILE;
+
+	if (fh < 0) {
+		close(fd);
+		return false;
+	}
+	*out = (struct open_out){ .fh = (uint64_t)fh };
+	return answer(call, sizeof *out);
+}
+
+bool rm_do_releasedir(struct call *call)
+{
+	const struct release_in *in = call->in;
+	int fd = rm_handles_remove(call->setup->handles, call->setup->worker, in->fh);
+
+	if (fd < 0)
+		return false;
+	close(fd);
+	return answer(call, 0);
+}
+
+static uint32_t padded(uint32_t size)
+{
+	return (size + 7) & ~7u;
+}
+
+/* The fuse_dirent of a name. What is above the source is not part of the mount: the root is its own `..`. */
+static void put_dirent(const struct listing *listing, struct dirent *dirent, const struct found *found, uint32_t length,
+		       uint64_t ino, uint32_t type)
+{
+	if (listing->call->node == ROOT && !strcmp(found->name, ".."))
+		ino = listing->number;
+	*dirent = (struct dirent){ .ino = ino, .offset = (uint64_t)found->offset, .name_length = length, .type = type };
+	memcpy(dirent->name, found->name, length);
+	memset(dirent->name + length, 0, padded(length) - length);
+}
+
+static enum outcome add(struct listing *listing, const struct found *found)
+{
+	uint32_t length = (uint32_t)strlen(found->name), size = padded(sizeof(struct dirent) + length);
+
+	if (listing->at + size > listing->limit)
+		return FULL;
+	put_dirent(listing, (struct dirent *)(listing->call->payload + listing->at), found, length, found->ino, found->type);
+	listing->at += size;
+	return ADDED;
+}
+
+/* Looks a name up and takes a reference on its node under the intent that begins the entry. */
+static enum outcome look_up(struct listing *listing, const char *name, struct entry_out *entry, struct stat *st)
+{
+	const struct rm_fast_setup *setup = listing->call->setup;
+	struct rm_file_handle handle;
+	char key[HANDLE_AT + sizeof handle.bytes];
+	int fd = rm_lookup(listing->fd, name, &handle);
+
+	if (fd < 0)
+		return fd == -ENOENT ? SKIPPED : REFUSED;
+	bool plain = handle.size > 0 && handle.mount == setup->mount && !fstat(fd, st) && is_plain(listing->call, st);
+
+	close(fd);
+	if (!plain)
+		return REFUSED;
+	key[0] = 'h';
+	memcpy(key + 1, &setup->device, sizeof setup->device);
+	memcpy(key + HANDLE_AT, handle.bytes, (size_t)handle.size);
+	if (rm_nodes_take(setup->nodes, key, HANDLE_AT + handle.size, "", 0, &entry->node) < 0)
+		return REFUSED;
+	entry->entry_valid = setup->entry_valid;
+	entry->attr_valid = setup->attr_valid;
+	entry->entry_valid_nsec = setup->entry_valid_nsec;
+	entry->attr_valid_nsec = setup->attr_valid_nsec;
+	fill_attr(&entry->attr, st);
+	return ADDED;
+}
+
+static bool is_dots(const char *name)
+{
+	return name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]));
+}
+
+static enum outcome add_plus(struct listing *listing, const struct found *found)
+{
+	struct call *call = listing->call;
+	struct direntplus *plus = (struct direntplus *)(call->payload + listing->at);
+	uint32_t length = (uint32_t)strlen(found->name), size = padded(sizeof *plus + length);
+	struct stat st;
+
+	if (listing->at + size > listing->limit)
+		return FULL;
+	if (listing->at == 0)
+		rm_listing_begin(call->journal, call->payload);
+	if (is_dots(found->name)) {
+		put_dirent(listing, &plus->dirent, found, length, found->ino, found->type);
+	} else {
+		enum outcome outcome = look_up(listing, found->name, &plus->entry, &st);
+
+		if (outcome != ADDED)
+			return outcome;
+		put_dirent(listing, &plus->dirent, found, length, st.st_ino, st.st_mode >> 12);
+	}
+	rm_listing_add(call->journal, call->payload, call->room, size);
+	plus->entry.generation = 0;
+	listing->at += size;
+	return ADDED;
+}
+
+/* The names from the request's offset on. `share`: how many bytes of a reply a name takes at most, for each byte that
+   getdents64(2) needs for it, so that what was read fits, and the next request need not read it again. */
+static bool list(struct call *call, enum outcome (*add_name)(struct listing *, const struct found *), double share)
+{
+	const struct list_in *in = call->in;
+	struct listing listing = { .call = call, .fd = handle_fd(call, in->fh) };
+	struct stat st;
+	char *dents = call->fast->dents;
+
+	listing.limit = in->size < call->room ? in->size : (uint32_t)call->room;
+	if (listing.fd < 0 || fstat(listing.fd, &st) || !is_plain(call, &st) ||
+	    lseek(listing.fd, (off_t)in->offset, SEEK_SET) < 0)
+		return false;
+	listing.number = st.st_ino;
+	for (;;) {
+		uint32_t want = (uint32_t)((listing.limit - listing.at) / share);
+
+		if (want < DIRENT_MOST && listing.at == 0)
+			want = DIRENT_MOST;
+		if (want > sizeof call->fast->dents)
+			want = sizeof call->fast->dents;
+		long got = syscall(SYS_getdents64, listing.fd, dents, want);
+
+		if (got < 0 && listing.at == 0)
+			return false;
+		if (got <= 0)
+			return answer(call, listing.at);
+		for (long at = 0; at < got;) {
+			const struct found *found = (const struct found *)(dents + at);
+			enum outcome outcome = add_name(&listing, found);
+
+			if (outcome != ADDED && outcome != SKIPPED && listing.at == 0)
+				return false;
+			if (outcome == REFUSED || outcome == FULL)
+				return answer(call, listing.at);
+			at += found->length;
+		}
+		/* The end, most likely; the kernel asks once more to be sure. */
+		if (listing.at && ((uint32_t)got + DIRENT_MOST < want || listing.limit - listing.at < WORTH_A_CALL))
+			return answer(call, listing.at);
+	}
+}
+
+bool rm_do_readdir(struct call *call)
+{
+	return list(call, add, 32. / 24);
+}
+
+bool rm_do_readdirplus(struct call *call)
+{
+	return list(call, add_plus, 160. / 24);
+}

@@ -148,7 +148,7 @@ static void journal_delivery(const struct rm_arena *arena, uint32_t index, uint6
 	journal->deaths = 0;
 	memset(journal->intent, 0, sizeof journal->intent);
 	journal->effect = RM_UNDONE;
-	journal->listed = 0;
+	journal->listed = RM_NOT_LISTING;
 	STEP();
 	__atomic_store_n(&journal->state, RM_DELIVERED, __ATOMIC_RELEASE);
 	STEP();

@@ -24,6 +24,10 @@ ANSWERED = (
     Opcode.RELEASE,
     Opcode.FLUSH,
     Opcode.GETXATTR,
+    Opcode.OPENDIR,
+    Opcode.READDIR,
+    Opcode.READDIRPLUS,
+    Opcode.RELEASEDIR,
 )
 """What C can answer."""
 
