@@ -11,7 +11,7 @@
 #include "fast.h"
 #include "handles.h"
 
-enum { NAME_MOST = 255, KEY_MOST = 1024, HANDLE_AT = 9 };
+enum { NAME_MOST = 255, KEY_MOST = 1024, HANDLE_AT = 9, RECENT = 64 };
 #define ROOT 1
 
 /* The kernel's structs (include/uapi/linux/fuse.h). */
@@ -44,18 +44,25 @@ struct open_out {
 struct slot {
 	uint64_t node;
 	int fd;
+	bool held;               /* until the kernel forgets the node */
 	uint32_t chain;          /* next slot of the same bucket, or of the free ones */
 	uint32_t newer, older;
 };
 
-/* The setup, and descriptors by node: a hash with chains, and a list in the order of use. */
+struct recent {
+	uint64_t node, fh;
+};
+
+/* The setup; descriptors by node: a hash with chains, and a list in the order of use, without those that are held; and open
+   files by node, the last ones. */
 struct rm_fast {
 	struct rm_fast_setup setup;
-	uint32_t limit, count, mask;
+	uint32_t limit, count, held, mask;
 	uint32_t newest, oldest, free;
 	uint32_t *buckets;
 	struct slot *slots;
 	_Alignas(8) char dents[32 << 10]; /* names as getdents64(2) gives them */
+	struct recent recent[RECENT];
 };
 
 struct call {
@@ -63,9 +70,18 @@ struct call {
 	const struct rm_fast_setup *setup;
 	struct rm_journal *journal;
 	uint64_t node;
+	uint32_t uid, gid;
+	bool plain;              /* nothing is appended to the names */
 	const void *in;
 	uint8_t *payload;
 	uint64_t room;
+};
+
+/* A descriptor of a node for the time of one request. */
+struct borrowed {
+	int fd;                  /* < 0: there is none */
+	bool opened;             /* for this request: to be closed */
+	bool path;               /* O_PATH */
 };
 
 static inline bool answer(struct call *call, uint32_t size)
@@ -106,6 +122,14 @@ static inline bool is_plain(const struct call *call, const struct stat *st)
 	return st->st_dev == call->setup->device && !(st->st_rdev >> 32);
 }
 
+/* The attributes as the mount shows them: see inodenumbers.py for those of other devices. */
+static inline void show(const struct call *call, struct attr *attr, const struct stat *st)
+{
+	fill_attr(attr, st);
+	if (st->st_dev != call->setup->device)
+		attr->ino ^= (st->st_dev + 1) * UINT64_C(0x9e3779b97f4a7c15) & UINT64_C(0xffffffff00000000);
+}
+
 static inline int handle_fd(const struct call *call, uint64_t fh)
 {
 	struct rm_handle handle;
@@ -115,11 +139,36 @@ static inline int handle_fd(const struct call *call, uint64_t fh)
 
 #pragma GCC visibility push(hidden)
 void rm_keep(struct call *call, uint64_t node, int fd);
-int rm_open_node(const struct call *call, int flags);
+void rm_hold(struct call *call, uint64_t node, int fd);
+int rm_open_node(const struct call *call, uint64_t node, int flags);
+int rm_folder(struct call *call, uint64_t node);
+struct borrowed rm_borrow(struct call *call, uint64_t node);
+void rm_give_back(struct borrowed borrowed);
+
+bool rm_become_owner(struct call *call, uint32_t mask);
+void rm_become_self(struct call *call);
+
+int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, struct open_out *out);
 
 bool rm_do_lookup(struct call *call);
+bool rm_do_create(struct call *call);
+bool rm_do_mkdir(struct call *call);
+bool rm_do_mknod(struct call *call);
+bool rm_do_symlink(struct call *call);
+bool rm_do_link(struct call *call);
+bool rm_do_unlink(struct call *call);
+bool rm_do_rmdir(struct call *call);
+bool rm_do_rename(struct call *call);
+bool rm_do_rename2(struct call *call);
+
 bool rm_do_getattr(struct call *call);
+bool rm_do_setattr(struct call *call);
+bool rm_do_readlink(struct call *call);
+bool rm_do_access(struct call *call);
+bool rm_do_statfs(struct call *call);
 bool rm_do_getxattr(struct call *call);
+bool rm_do_listxattr(struct call *call);
+
 bool rm_do_open(struct call *call);
 bool rm_do_read(struct call *call);
 bool rm_do_write(struct call *call);

@@ -32,6 +32,20 @@ struct write_out {
 	uint32_t size, padding;
 };
 
+/* Records `fd` as an open file. 0, or an errno: then it stays the caller's. */
+int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, struct open_out *out)
+{
+	if (fd >= call->setup->fd_limit)
+		return ENFILE;
+	int64_t fh = rm_handles_add(call->setup->handles, call->setup->worker, node, flags, fd, call->journal->intent);
+
+	if (fh < 0)
+		return (int)-fh;
+	call->fast->recent[node % RECENT] = (struct recent){ node, (uint64_t)fh };
+	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = call->setup->open_reply };
+	return 0;
+}
+
 /* Plain opens; what truncates, appends, syncs or goes past the page cache is Python's. */
 bool rm_do_open(struct call *call)
 {
@@ -41,26 +55,16 @@ bool rm_do_open(struct call *call)
 
 	if (in->flags & ~plain)
 		return false;
-	int fd = rm_open_node(call, (int)(in->flags & (O_ACCMODE | O_NONBLOCK)) | call->setup->no_trace);
+	int fd = rm_open_node(call, call->node, (int)(in->flags & (O_ACCMODE | O_NONBLOCK)) | call->setup->no_trace);
 
 	if (fd < 0)
 		return false;
-	if (fd >= call->setup->fd_limit) {
+	if (rm_opened(call, call->node, in->flags, fd, out)) {
 		close(fd);
 		return false;
 	}
-	int64_t fh = rm_handles_add(call->setup->handles, call->setup->worker, call->node, in->flags, fd,
-				    call->journal->intent);
-
-	if (fh < 0) {
-		close(fd);
-		return false;
-	}
-	uint32_t flags = call->setup->open_reply;
-
 	if ((in->flags & O_ACCMODE) == O_RDONLY)
-		flags |= call->setup->read_only_reply;
-	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = flags };
+		out->flags |= call->setup->read_only_reply;
 	return answer(call, sizeof *out);
 }
 

@@ -59,7 +59,7 @@ bool rm_do_opendir(struct call *call)
 {
 	const struct open_in *in = call->in;
 	struct open_out *out = (struct open_out *)call->payload;
-	int fd = rm_open_node(call, O_RDONLY | O_DIRECTORY | call->setup->no_trace);
+	int fd = rm_open_node(call, call->node, O_RDONLY | O_DIRECTORY | call->setup->no_trace);
 
 	if (fd < 0)
 		return false;

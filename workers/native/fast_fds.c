@@ -93,7 +93,7 @@ int rm_fast_get(struct rm_fast *fast, uint64_t node)
 
 	if (i == NONE)
 		return -1;
-	if (i != fast->newest) {
+	if (i != fast->newest && !fast->slots[i].held) {
 		unlist(fast, i);
 		list_first(fast, i);
 	}
@@ -111,10 +111,14 @@ int rm_fast_drop(struct rm_fast *fast, uint64_t node)
 	uint32_t i = *at;
 
 	*at = fast->slots[i].chain;
-	unlist(fast, i);
+	if (fast->slots[i].held) {
+		fast->held--;
+	} else {
+		unlist(fast, i);
+		fast->count--;
+	}
 	fast->slots[i].chain = fast->free;
 	fast->free = i;
-	fast->count--;
 	return fast->slots[i].fd;
 }
 
@@ -131,12 +135,27 @@ int rm_fast_put(struct rm_fast *fast, uint64_t node, int fd)
 	fast->free = fast->slots[i].chain;
 	fast->slots[i].node = node;
 	fast->slots[i].fd = fd;
+	fast->slots[i].held = false;
 	fast->slots[i].chain = *bucket;
 	*bucket = i;
 	list_first(fast, i);
 	fast->count++;
 	return evicted;
 }
+
+void rm_fast_let_go(struct rm_fast *fast)
+{
+	for (uint32_t i = 0; i < fast->limit && fast->held; i++) {
+		if (!fast->slots[i].held)
+			continue;
+		fast->slots[i].held = false;
+		list_first(fast, i);
+		fast->count++;
+		fast->held--;
+	}
+}
+
+/* --- for one request -------------------------------------------------------------------------------------------- */
 
 /* Keeps a node's descriptor as Descriptors.keep does. */
 void rm_keep(struct call *call, uint64_t node, int fd)
@@ -155,13 +174,87 @@ void rm_keep(struct call *call, uint64_t node, int fd)
 	}
 }
 
-/* The node's object, opened by its file handle. */
-int rm_open_node(const struct call *call, int flags)
+/* A node's object, opened by its file handle. */
+int rm_open_node(const struct call *call, uint64_t node, int flags)
 {
 	char key[KEY_MOST];
-	int length = rm_nodes_key(call->setup->nodes, call->node, key, sizeof key);
+	int length = rm_nodes_key(call->setup->nodes, node, key, sizeof key);
 
 	if (length <= HANDLE_AT || key[0] != 'h')
 		return -ESTALE;
 	return rm_open_by_handle(call->setup->top, key + HANDLE_AT, length - HANDLE_AT, flags | O_CLOEXEC);
+}
+
+/* Keeps the descriptor of a node that was removed, which is taken over, until the kernel forgets the node. */
+void rm_hold(struct call *call, uint64_t node, int fd)
+{
+	struct rm_fast *fast = call->fast;
+
+	rm_keep(call, node, fd);
+	uint32_t i = find(fast, node);
+
+	if (i == NONE || fast->slots[i].held || fast->held >= fast->limit / 2)
+		return;
+	unlist(fast, i);
+	fast->slots[i].held = true;
+	fast->held++;
+	fast->count--;
+}
+
+/* The O_PATH descriptor of a folder whose objects are opened by their handles; -1: it is Python's. */
+int rm_folder(struct call *call, uint64_t node)
+{
+	char key[KEY_MOST];
+
+	if (node == ROOT)
+		return call->setup->root;
+	if (rm_nodes_key(call->setup->nodes, node, key, sizeof key) <= HANDLE_AT || key[0] != 'h')
+		return -1;
+	int fd = rm_fast_get(call->fast, node);
+
+	if (fd >= 0)
+		return fd;
+	fd = rm_open_node(call, node, O_PATH | O_NOFOLLOW);
+	if (fd < 0)
+		return -1;
+	rm_keep(call, node, fd);
+	return rm_fast_get(call->fast, node);
+}
+
+/* A copy of the descriptor by which the node is open. Another worker may close it at any instant, and its number be used
+   for another file: a handle that was live before and is after the copy was made has not ended in between. */
+static int copy_of_open(struct call *call, uint64_t node)
+{
+	const struct recent *recent = &call->fast->recent[node % RECENT];
+	struct rm_handle before, after;
+
+	if (recent->node != node || rm_handles_get(call->setup->handles, recent->fh, &before) || before.node != node ||
+	    before.fd < 0 || before.flags & O_PATH)
+		return -1;
+	int fd = fcntl(before.fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd >= 0 && rm_handles_get(call->setup->handles, recent->fh, &after)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* A descriptor of any node. Most files are used once, so none is kept for it. */
+struct borrowed rm_borrow(struct call *call, uint64_t node)
+{
+	int fd = node == ROOT ? call->setup->root : rm_fast_get(call->fast, node);
+
+	if (fd >= 0)
+		return (struct borrowed){ .fd = fd, .path = true };
+	fd = copy_of_open(call, node);
+	if (fd >= 0)
+		return (struct borrowed){ .fd = fd, .opened = true };
+	return (struct borrowed){ .fd = rm_open_node(call, node, O_PATH | O_NOFOLLOW), .opened = true, .path = true };
+}
+
+void rm_give_back(struct borrowed borrowed)
+{
+	if (borrowed.opened && borrowed.fd >= 0)
+		close(borrowed.fd);
 }

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from ringmount.workers import system
+from ringmount.workers._native import ffi
 from ringmount.workers.api import Context
 from ringmount.workers.system import Capabilities
 
@@ -40,7 +41,8 @@ class Credentials:
         self.uid, self.gid = os.geteuid(), os.getegid()
         self.groups = tuple(os.getgroups())
         self.acting: ActingAs | None = None
-        self._umask = 0
+        self.umask = ffi.new("uint32_t *")
+        """The process's umask(2). native/fast_ids.c sets it, too."""
         os.umask(0)
         self._without_fsetid = self.own._replace(effective=self.own.effective & ~system.CAP_FSETID)
         self._privilege_free = WithCapabilities(self._without_fsetid, self.own)
@@ -53,9 +55,9 @@ class Credentials:
         once more without knowing them. The umask is set rather than applied to the mode, because a default ACL
         takes its place (acl(5)): the filesystem beneath knows.
         """
-        if ctx.umask != self._umask:  # only `owner` makes files, so the last caller's can stay
+        if ctx.umask != self.umask[0]:  # only `owner` makes files, so the last caller's can stay
             os.umask(ctx.umask)
-            self._umask = ctx.umask
+            self.umask[0] = ctx.umask
         if self.checks or not self.switches or (ctx.uid == self.uid and ctx.gid == self.gid):
             return NOBODY_ELSE
         return ActingAs(self, ctx.uid, ctx.gid, self.groups, self.own)

@@ -101,5 +101,6 @@ class Descriptors:
 
     def close(self) -> None:
         """Closes all."""
+        lib.rm_fast_let_go(self.fast)
         while len(self):
             self._own.close(lib.rm_fast_oldest(self.fast))

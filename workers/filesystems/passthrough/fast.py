@@ -1,8 +1,8 @@
-"""Which requests native/fast.c answers without the interpreter.
+"""Which requests native/fast*.c answer without the interpreter.
 
 The methods of this package are the reference. C answers what is common and simple, for a source whose objects are
-opened by their handles and a mount whose permissions the kernel checks; everything else, and every error but a
-missing name, comes to the methods.
+opened by their handles and for callers whose permissions the kernel checks, or root; everything else, and nearly
+every error, comes to the methods.
 """
 
 from collections.abc import Collection
@@ -18,16 +18,30 @@ from ringmount.workers.filesystems.passthrough.openflags import KNOWS_NOAPPEND
 ANSWERED = (
     Opcode.LOOKUP,
     Opcode.GETATTR,
+    Opcode.SETATTR,
+    Opcode.READLINK,
+    Opcode.SYMLINK,
+    Opcode.MKNOD,
+    Opcode.MKDIR,
+    Opcode.UNLINK,
+    Opcode.RMDIR,
+    Opcode.RENAME,
+    Opcode.LINK,
     Opcode.OPEN,
     Opcode.READ,
     Opcode.WRITE,
+    Opcode.STATFS,
     Opcode.RELEASE,
-    Opcode.FLUSH,
     Opcode.GETXATTR,
+    Opcode.LISTXATTR,
+    Opcode.FLUSH,
     Opcode.OPENDIR,
     Opcode.READDIR,
-    Opcode.READDIRPLUS,
     Opcode.RELEASEDIR,
+    Opcode.ACCESS,
+    Opcode.CREATE,
+    Opcode.READDIRPLUS,
+    Opcode.RENAME2,
 )
 """What C can answer."""
 
@@ -50,11 +64,13 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.mount, setup.device = objects.identities.mount_number, objects.identities.device
     setup.entry_valid, setup.entry_valid_nsec = replies.entry_valid
     setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
-    setup.remembers_missing = replies.negative_valid > (0, 0)
+    setup.missing_valid, setup.missing_valid_nsec = replies.negative_valid
     setup.open_reply, setup.read_only_reply = replies.open_flags, files.read_only_reply
     setup.no_trace = objects.no_trace
     setup.read_flags = files.read_flags
-    setup.root_only = credentials.checks
+    setup.umask = credentials.umask
+    setup.checks, setup.switches = credentials.checks, credentials.switches
+    setup.uid, setup.gid, setup.capabilities = credentials.uid, credentials.gid, credentials.own
     setup.fd_limit = files.fd_limit
     setup.knows_noappend = KNOWS_NOAPPEND != 0
     setup.opcodes = sum(1 << opcode for opcode in opcodes)
