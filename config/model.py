@@ -159,8 +159,9 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     cache: Annotated[
         Literal["none", "normal", "coherent"],
         Meta(
-            description="What the kernel caches of file contents: nothing (none), pages until the file "
-            "is opened again (normal), or pages until the filesystem reports a change (coherent).",
+            description="What the kernel keeps: nothing (none), contents until the file is opened again and the rest "
+            "as `timeouts` says (normal), or everything until it changes, beneath the mount too (coherent). "
+            "coherent watches the filesystem beneath, and `timeouts` is then for what cannot be watched.",
         ),
     ] = "normal"
     data: Annotated[
@@ -208,5 +209,5 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = "info"
 
 
-NOT_YET = {"cache": ("coherent",), "data": ("passthrough",)}
+NOT_YET = {"data": ("passthrough",)}
 """Values that have a name but no implementation yet. Enabling one is removing it here, nothing else."""

@@ -54,12 +54,20 @@ class WorkerProcess:
         """When it was asked to take another, which it has not done yet (time.monotonic)."""
         self._theirs: socket.socket | None = None
 
-    def start(self, config: MountConfig, search: str | None, workers: int, arena: Arena, shared_files: bool) -> None:
+    def start(
+        self,
+        config: MountConfig,
+        search: str | None,
+        workers: int,
+        arena: Arena,
+        shared_files: bool,
+        watch_group: int = -1,
+    ) -> None:
         """Forks the worker. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER)
-        setup = Setup(config, search, self.index, workers, self.cpu, arena.fd, theirs, shared_files)
+        setup = Setup(config, search, self.index, workers, self.cpu, arena.fd, theirs, shared_files, watch_group)
         supervisor = os.getpid()
         pid = lib.rm_fork_sharing_files() if shared_files else os.fork()
         if pid == 0:
@@ -165,6 +173,24 @@ def close_all_but(keep: set[int]) -> None:
         if int(name) not in keep:
             with contextlib.suppress(OSError):
                 os.close(int(name))
+
+
+def become(name: str, supervisor: int, keep: set[int]) -> None:
+    """In a forked child that lives as long as the supervisor: its name, signals and descriptors.
+
+    A stop of the whole group is the supervisor's to carry out, which then ends this process.
+    """
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    lib.rm_die_with_parent(signal.SIGKILL)
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(name)
+    close_all_but({0, 1, 2} | keep)
+    if os.getppid() != supervisor:
+        os._exit(1)
 
 
 def throw_away(function: Callable[[], int], keep: set[int] | None = None) -> int:

@@ -51,6 +51,8 @@ class Crew:
         self.workers = [WorkerProcess(index, None if single else cpu) for index, cpu in enumerate(mount.worker_cpus)]
         self.spare = WorkerProcess(SPARE, None)
         """A worker that has imported the filesystem and waits to take a dead one's place."""
+        self.watch_group = -1
+        """See `ringmount.daemon.coherence.Coherence.group`."""
         self._restarts: list[tuple[float, WorkerProcess]] = []
         self.on_message: Callable[[WorkerProcess, messages.ToSupervisor], None]
         """A worker said something that is not about itself."""
@@ -100,7 +102,7 @@ class Crew:
         mount = self._mount
         shared = mount.policy is HandlePolicy.SHARED
         try:
-            worker.start(mount.config, mount.search, len(self.workers), mount.arena, shared)
+            worker.start(mount.config, mount.search, len(self.workers), mount.arena, shared, self.watch_group)
         except OSError as error:
             raise Failure(f"cannot start a worker: {error.strerror}", code=ExitCode.RESOURCES) from error
         self._watch(worker)

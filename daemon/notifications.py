@@ -15,8 +15,8 @@ import struct
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 
+from ringmount.daemon.children import become
 from ringmount.workers import abi, codec
-from ringmount.workers._native import lib
 from ringmount.workers.abi import Notify
 
 log = logging.getLogger(__name__)
@@ -144,22 +144,8 @@ class Writer:
         self.pid = os.fork()
         if self.pid == 0:
             with contextlib.suppress(BaseException):
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                # A stop of the whole group is the supervisor's to carry out: it ends this process.
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                    signal.signal(number, signal.SIG_IGN)
-                signal.pthread_sigmask(signal.SIG_SETMASK, ())
-                lib.rm_die_with_parent(signal.SIGKILL)
-                with open("/proc/self/comm", "w") as comm:
-                    comm.write("rm-notifier")
-                keep = {0, 1, 2, fuse_fd, theirs.fileno()}
-                for name in os.listdir("/proc/self/fd"):
-                    if int(name) not in keep:
-                        with contextlib.suppress(OSError):
-                            os.close(int(name))
-                if os.getppid() == supervisor:
-                    write_all(theirs, fuse_fd)
+                become("rm-notifier", supervisor, {fuse_fd, theirs.fileno()})
+                write_all(theirs, fuse_fd)
             os._exit(0)
         theirs.close()
         ours.setblocking(False)

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from ringmount.daemon.children import State
+from ringmount.daemon.coherence import Coherence
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.crew import Crew
 from ringmount.daemon.mount import Mount
@@ -15,10 +16,11 @@ from ringmount.workers.api import HandlePolicy
 class Report:
     """Called, it makes the answer."""
 
-    def __init__(self, mount: Mount, connection: Connection, crew: Crew) -> None:
+    def __init__(self, mount: Mount, connection: Connection, crew: Crew, coherence: Coherence) -> None:
         self._mount = mount
         self._connection = connection
         self._crew = crew
+        self._coherence = coherence
         self._since = time.time()
 
     def __call__(self) -> dict[str, Any]:
@@ -39,6 +41,7 @@ class Report:
             "nodes": mount.nodes.stats().live if mount.policy is not HandlePolicy.SINGLE else None,
             "workers": self._workers(),
             "spare": crew.spare.pid if crew.spare.state is State.PREPARED else None,
+            "watcher": self._coherence.status(),
             "counts": dict(mount.counts),
         }
 

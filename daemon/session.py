@@ -20,6 +20,8 @@ from ringmount.workers.abi import InitFlags
 
 OLDEST_MINOR = 31
 """FUSE 7.31, Linux 5.4: the oldest kernel that is served."""
+EPOCH_MINOR = 44
+"""FUSE 7.44, Linux 6.16: FUSE_NOTIFY_INC_EPOCH, which drops all names at once."""
 
 MIN_BACKGROUND = 64
 MAX_U16 = 0xFFFF
@@ -129,6 +131,8 @@ def negotiate(init: codec.InitIn, wanted: Wanted) -> Session | OtherMajor:
             f"the kernel speaks FUSE {init.major}.{init.minor}; ringmount needs"
             f" {abi.FUSE_KERNEL_VERSION}.{OLDEST_MINOR} (Linux 5.4) or newer"
         )
+    if wanted.config.cache == "coherent" and init.minor < EPOCH_MINOR:
+        raise SessionError(f"cache: coherent needs FUSE 7.{EPOCH_MINOR} (Linux 6.16): the kernel has 7.{init.minor}")
     asked = _asked(wanted)
     flags = asked & init.flags
     max_pages = max(1, min(wanted.config.max_write // wanted.page_size, wanted.max_pages_limit))

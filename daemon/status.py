@@ -32,6 +32,19 @@ class WorkerStatus(msgspec.Struct):
     deaths: int
 
 
+class WatcherStatus(msgspec.Struct):
+    """What watches for changes beneath a mount, as its supervisor describes it."""
+
+    kind: str
+    scope: str
+    pid: int | None
+    deaths: int
+    events: int
+    own: int
+    overflows: int
+    sweeps: int
+
+
 class MountStatus(msgspec.Struct):
     """One mount, as its supervisor describes it."""
 
@@ -49,6 +62,7 @@ class MountStatus(msgspec.Struct):
     nodes: int | None
     workers: list[WorkerStatus]
     counts: dict[str, int]
+    watcher: WatcherStatus | None = None
 
 
 class Found(msgspec.Struct):
@@ -161,9 +175,18 @@ def details(found: Found) -> str:
         ("nodes", "kept by the filesystem itself" if status.nodes is None else str(status.nodes)),
         ("kernel", counts),
     ]
+    if status.watcher is not None:
+        facts.append(("watcher", _watcher(status.watcher)))
     rows = [WORKER_HEADING, *(_worker_row(worker) for worker in status.workers)]
     head = text.pairs([(name, one_line(value)) for name, value in facts])
     return f"{head}\n\n{text.table(rows)}"
+
+
+def _watcher(watcher: WatcherStatus) -> str:
+    where = {"filesystem": "of the whole filesystem", "folders": "of each folder"}.get(watcher.scope, watcher.scope)
+    who = "none at the moment" if watcher.pid is None else f"pid {watcher.pid}"
+    events = f"{watcher.events} events, {watcher.own} of them our own, {watcher.overflows} overflows"
+    return f"{watcher.kind} {where}, {who}, {events}, {watcher.sweeps} times all was dropped, {watcher.deaths} deaths"
 
 
 def _worker_row(worker: WorkerStatus) -> tuple[str, ...]:

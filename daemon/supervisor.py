@@ -16,6 +16,7 @@ from typing import Any
 from ringmount.config.model import MountConfig
 from ringmount.daemon import inflight, machine, places
 from ringmount.daemon.children import WorkerProcess
+from ringmount.daemon.coherence import Coherence
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.control import ControlServer
 from ringmount.daemon.crew import Crew, Interrupted
@@ -48,6 +49,7 @@ class Supervisor:
         self.crew = Crew(self.mount, self.loop, self.connection, self.errands)
         self.legacy = LegacyPath(self.mount, self.loop, self.connection, self.crew, self._connection_ended)
         self.watch = Watch(self.mount, self.loop, self.crew)
+        self.coherence = Coherence(self.mount, self.loop, self.connection)
         self.control: ControlServer
         self.on_ready: Callable[[Supervisor], None] = lambda supervisor: None
         self._stop_requested = 0
@@ -63,7 +65,7 @@ class Supervisor:
         self.connection.choose_transport()
         machine.raise_descriptor_limit()
         commands: dict[str, Callable[[], Any]] = {
-            "status": Report(self.mount, self.connection, self.crew),
+            "status": Report(self.mount, self.connection, self.crew, self.coherence),
             "requests": lambda: inflight.requests(self.mount.arena),
         }
         self.control = ControlServer(places.socket_path(self.mount.config.name), self.loop.selector, commands)
@@ -85,8 +87,11 @@ class Supervisor:
             raise self._exit
 
     def _start(self) -> None:
+        self.coherence.prepare()
+        self.crew.watch_group = self.coherence.group
         self.crew.start()
         self.connection.make()
+        self.coherence.start()
         self._bring_up()
         self.legacy.watch()
         self.mount.phase = Phase.READY
@@ -117,6 +122,7 @@ class Supervisor:
             stop.unmount(path)
         stop.end_workers()
         self.errands.end()
+        self.coherence.end()
         if was_mounted:
             self.legacy.unwatch()
             self.connection.close()

@@ -211,11 +211,16 @@ class FakeMount:
     worker: int = 0
     workers: int = 1
     max_write: int = 1 << 20
+    unwatched: FakeTimeouts | None = None
+    watches_folders: bool = False
     own_fds: set[int] = field(default_factory=set)
 
     def own_fd(self, fd: int) -> int:
         self.own_fds.add(fd)
         return fd
+
+    def watch(self, folder: int) -> bool:
+        return True
 
     def disown_fd(self, fd: int) -> None:
         self.own_fds.remove(fd)

@@ -108,6 +108,8 @@ class Attr(msgspec.Struct, gc=False):
     st_atime_ns: int = 0
     st_mtime_ns: int = 0
     st_ctime_ns: int = 0
+    timeout: float | None = None
+    """Returned by `getattr`: seconds for which the kernel may use them; None takes the mount's setting."""
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -431,7 +433,21 @@ class Mount(Protocol):
         """True: the kernel checks permissions from the attributes. False: the filesystem must."""
 
     @property
-    def timeouts(self) -> Timeouts: ...
+    def timeouts(self) -> Timeouts:
+        """What answers say that give no timeout of their own."""
+
+    @property
+    def unwatched(self) -> Timeouts | None:
+        """`cache: coherent`: the mount's `timeouts:`, for answers about what the watcher cannot see. None otherwise."""
+
+    @property
+    def watches_folders(self) -> bool:
+        """`cache: coherent`: folders are watched one by one, because the whole filesystem cannot be."""
+
+    def watch(self, folder: int) -> bool:
+        """`cache: coherent`: has the folder at this descriptor (O_PATH will do) watched, with all its names, before
+        it is looked at. False: it cannot be. True, and nothing to do, where the whole filesystem is watched."""
+
     @property
     def nodes(self) -> Nodes: ...
     @property
@@ -471,6 +487,13 @@ class OptionError(ValueError):
     def __init__(self, option: str, message: str) -> None:
         super().__init__(message)
         self.option = option
+
+
+class Watched(msgspec.Struct, frozen=True):
+    """What `Filesystem.watched` returns: a folder, and what stands in front of a file handle in a node's key."""
+
+    folder: str
+    prefixes: list[bytes]
 
 
 class NoOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -534,6 +557,10 @@ class Filesystem:
     """True: the filesystem clears S_ISUID and S_ISGID when a write or truncate asks for it (`SetAttr.kill_suidgid`,
     FUSE_WRITE_KILL_SUIDGID, `Context.kill_suidgid`), and security.capability with every write, truncate and chown. That
     saves a GETXATTR before every write."""
+    reports_changes: ClassVar[bool] = False
+    """True: with `cache: coherent` the filesystem tells of every change that the kernel did not ask for, by
+    `Mount.notify`, after the change and before any method may have answered from what was before. The kernel then
+    keeps names and attributes until it is told, whatever `timeouts:` says."""
     export: ClassVar[bool] = False
     """True: `lookup` knows the names `.` and `..`, so that the mount can be exported by NFS."""
 
@@ -552,6 +579,20 @@ class Filesystem:
     def check(cls, options: Any, mountpoint: str) -> None:
         """Called once before the mount is made, in a process of its own: raise OSError or ValueError, with a text
         for the administrator, if these options cannot work (a source that is missing, say); OptionError tells which."""
+
+    @classmethod
+    def watched(cls, options: Any) -> Watched | None:
+        """Called once before the mount is made, for `cache: coherent`: where to watch for changes that this filesystem
+        does not make itself, so that the kernel may keep what it was told until it is told otherwise.
+
+        `folder`: changes anywhere on its filesystem are watched for (fanotify(7)). `prefixes`: a node's key must be
+        one of them followed by the handle of the object that it stands for (name_to_handle_at(2): type and bytes, see
+        `ringmount.workers.system.file_handle`). The node must be in `Mount.nodes` before the object's attributes are
+        read. What the watcher may not see is to be answered with `Mount.unwatched`'s timeouts.
+
+        None: there is nothing to watch. Then `reports_changes` says whether there can be `cache: coherent`.
+        """
+        return None
 
     def start(self) -> MaybeAsync[None]:
         """Called in each worker when its loop runs, before the first request."""

@@ -141,6 +141,11 @@ class Replies:
     """Told of each reference that an Entry passes to the kernel (policy `single` counts them)."""
     open_flags: int = 0
     """FOPEN_* that every open file gets (`cache: none`: DIRECT_IO)."""
+    folder_flags: int = 0
+    """FOPEN_* that every open folder gets."""
+    keeps_changed: bool = True
+    """Attributes in answers to what changes them are valid as long as others are. The kernel takes them without asking
+    whether they are outdated (attr_version, which it compares for GETATTR and LOOKUP)."""
 
 
 Call: TypeAlias = Callable[[Request], Any]
@@ -173,7 +178,10 @@ def _valid(seconds: float | None, default: codec.Seconds) -> codec.Seconds:
     return default if seconds is None else codec.split_seconds(seconds)
 
 
-def _write_entry(replies: Replies, buffer: memoryview, at: int, entry: Entry) -> int:
+UNTIL_NEXT = (0, 0)
+
+
+def _write_entry(replies: Replies, buffer: memoryview, at: int, entry: Entry, is_changed: bool = False) -> int:
     if entry.attr is None:
         if entry.node:
             raise TypeError("an Entry with a node needs attributes")
@@ -184,7 +192,7 @@ def _write_entry(replies: Replies, buffer: memoryview, at: int, entry: Entry) ->
         entry.node,
         entry.generation,
         _valid(entry.entry_timeout, replies.entry_valid),
-        _valid(entry.attr_timeout, replies.attr_valid),
+        UNTIL_NEXT if is_changed and not replies.keeps_changed else _valid(entry.attr_timeout, replies.attr_valid),
         entry.attr,
     )
     if replies.took is not None:
@@ -202,25 +210,39 @@ def finish_entry(replies: Replies, request: Request, entry: Entry) -> int:
     return _write_entry(replies, request.buffer, 0, entry)
 
 
+def finish_made(replies: Replies, request: Request, entry: Entry) -> int:
+    """fuse_entry_out of what was made or linked."""
+    return _write_entry(replies, request.buffer, 0, entry, is_changed=True)
+
+
 def finish_created(replies: Replies, request: Request, result: tuple[Entry, Opened]) -> int:
     """fuse_entry_out and fuse_open_out."""
     entry, opened = result
-    at = _write_entry(replies, request.buffer, 0, entry)
+    at = _write_entry(replies, request.buffer, 0, entry, is_changed=True)
     return at + _write_opened(replies, request.buffer, at, opened)
 
 
 def finish_attr(replies: Replies, request: Request, attr: AttrLike) -> int:
     """fuse_attr_out."""
-    return codec.encode_attr_out(request.buffer, 0, attr, *replies.attr_valid)
+    valid = _valid(attr.timeout, replies.attr_valid) if type(attr) is api.Attr else replies.attr_valid
+    return codec.encode_attr_out(request.buffer, 0, attr, *valid)
+
+
+def finish_setattr(replies: Replies, request: Request, attr: AttrLike) -> int:
+    """fuse_attr_out of what was changed."""
+    if replies.keeps_changed:
+        return finish_attr(replies, request, attr)
+    return codec.encode_attr_out(request.buffer, 0, attr, *UNTIL_NEXT)
 
 
 def finish_statx(replies: Replies, request: Request, result: api.Statx) -> int:
     """fuse_statx_out."""
+    attr = result.attr
     return codec.encode_statx_out(
         request.buffer,
         0,
-        result.attr,
-        *replies.attr_valid,
+        attr,
+        *(_valid(attr.timeout, replies.attr_valid) if type(attr) is api.Attr else replies.attr_valid),
         mask=result.mask,
         btime_ns=result.btime_ns if result.mask & codec.STATX_BTIME else None,
         attributes=result.attributes,
@@ -237,9 +259,10 @@ def finish_opened(replies: Replies, request: Request, opened: Opened) -> int:
     return _write_opened(replies, request.buffer, 0, opened)
 
 
-def finish_opened_folder(_replies: Replies, request: Request, opened: Opened) -> int:
+def finish_opened_folder(replies: Replies, request: Request, opened: Opened) -> int:
     """fuse_open_out of a folder."""
-    return codec.encode_open_out(request.buffer, 0, opened.fh, opened.flags, opened.backing_id)
+    flags = opened.flags | replies.folder_flags
+    return codec.encode_open_out(request.buffer, 0, opened.fh, flags, opened.backing_id)
 
 
 def finish_bytes(_replies: Replies, request: Request, data: bytes) -> int:
@@ -682,16 +705,16 @@ def call_poll(method: Any) -> Call:
 ROUTES: dict[int, Route] = {
     Opcode.LOOKUP: Route("lookup", call_name, finish_entry),
     Opcode.GETATTR: Route("getattr", call_getattr, finish_attr),
-    Opcode.SETATTR: Route("setattr", call_setattr, finish_attr),
+    Opcode.SETATTR: Route("setattr", call_setattr, finish_setattr),
     Opcode.READLINK: Route("readlink", call_node, finish_bytes),
-    Opcode.SYMLINK: Route("symlink", call_symlink, finish_entry),
-    Opcode.MKNOD: Route("mknod", call_mknod, finish_entry),
-    Opcode.MKDIR: Route("mkdir", call_mkdir, finish_entry),
+    Opcode.SYMLINK: Route("symlink", call_symlink, finish_made),
+    Opcode.MKNOD: Route("mknod", call_mknod, finish_made),
+    Opcode.MKDIR: Route("mkdir", call_mkdir, finish_made),
     Opcode.UNLINK: Route("unlink", call_name, finish_none),
     Opcode.RMDIR: Route("rmdir", call_name, finish_none),
     Opcode.RENAME: Route("rename", call_rename, finish_none),
     Opcode.RENAME2: Route("rename", call_rename2, finish_none),
-    Opcode.LINK: Route("link", call_link, finish_entry),
+    Opcode.LINK: Route("link", call_link, finish_made),
     Opcode.OPEN: Route("open", call_open, finish_opened),
     Opcode.READ: Route("read", call_read, finish_read),
     Opcode.WRITE: Route("write", call_write, finish_write),

@@ -84,7 +84,15 @@ def check(config: MountConfig, search: str | None = None) -> messages.Descriptio
         raise FilesystemError(
             "user", f"{config.filesystem} acts with each caller's rights and cannot run as {config.user}"
         )
-    return describe(cls)
+    description = describe(cls)
+    if config.cache == "coherent":
+        description.watched = cls.watched(options)
+        if description.watched is None and not cls.reports_changes:
+            raise FilesystemError(
+                "cache",
+                f"coherent needs to hear of changes, and {config.filesystem} neither reports any nor can be watched",
+            )
+    return description
 
 
 def describe(cls: type[api.Filesystem]) -> messages.Description:

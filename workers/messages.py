@@ -13,6 +13,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
+from ringmount.workers.api import Watched
+
 MAX_PACKET = 1 << 16
 """Larger packets are not sent: the reader's buffer has this size."""
 MAX_FORGETS = 2048
@@ -125,6 +127,7 @@ class Description(Message):
     posix_acl: bool
     handle_killpriv: bool
     export: bool
+    watched: Watched | None = None
 
 
 ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Stop | LogLevel

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ringmount.config.model import MountConfig
-from ringmount.workers import api, codec, death, load, messages, recovery
+from ringmount.config.model import YEAR, MountConfig, Timeouts
+from ringmount.workers import api, codec, death, fanotify, load, messages, recovery
 from ringmount.workers._native import lib
 from ringmount.workers.abi import Opcode, OpenReply
 from ringmount.workers.accelerate import Accelerated, Tables
@@ -54,6 +54,9 @@ OUTBOX_PATIENCE = 1
 
 INTERRUPT_SIGNAL = signal.SIGUSR1
 
+UNTIL_TOLD = Timeouts(attr=YEAR, entry=YEAR, negative=YEAR)
+"""`cache: coherent`: answers are valid until a notification says otherwise."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -68,6 +71,9 @@ class Setup:
     arena_fd: int
     channel: socket.socket
     shared_files: bool
+    watch_group: int = -1
+    """`cache: coherent`, where folders are watched one by one: the group to add them to
+    (`ringmount.workers.fanotify`)."""
 
 
 class MountView:
@@ -86,7 +92,10 @@ class MountView:
         self.mountpoint = config.mountpoint
         self.read_only = config.read_only
         self.default_permissions = config.default_permissions
-        self.timeouts = config.timeouts
+        coherent = config.cache == "coherent"
+        self.timeouts = UNTIL_TOLD if coherent else config.timeouts
+        self.unwatched = config.timeouts if coherent else None
+        self._watch_group = setup.watch_group
         self.nodes = NodeTable(arena.address("nodes"), arena.section_size("nodes"), setup.index)
         self.handles = self._handles(setup, arena, policy, send)
         self.notify = Notifier(lambda data: send(messages.Notification(data)))
@@ -112,6 +121,19 @@ class MountView:
         arena, owners = self._arena, self._fd_owners
         size = 0 if owners is None else len(owners)
         return Tables(arena.address("nodes"), arena.address("handles"), arena.address("fd_owners"), size)
+
+    @property
+    def watches_folders(self) -> bool:
+        return self._watch_group >= 0
+
+    def watch(self, folder: int) -> bool:
+        if self._watch_group < 0:
+            return True
+        try:
+            fanotify.watch_folder(self._watch_group, folder)
+        except OSError:
+            return False
+        return True
 
     def own_fd(self, fd: int) -> int:
         if self._fd_owners is not None and fd < len(self._fd_owners):
@@ -170,15 +192,19 @@ class Worker:
         io.engine = self.engine
 
     def _replies(self) -> Replies:
-        timeouts = self.setup.config.timeouts
+        timeouts = self.mount.timeouts
         never = (0, 0)
         cached = self.setup.config.cache != "none"
+        coherent = self.setup.config.cache == "coherent"
+        keep = int(OpenReply.KEEP_CACHE)
         return Replies(
             entry_valid=codec.split_seconds(timeouts.entry) if cached else never,
             attr_valid=codec.split_seconds(timeouts.attr) if cached else never,
             negative_valid=codec.split_seconds(timeouts.negative) if cached else never,
             took=None if self.single is None else self.single.took,
-            open_flags=0 if cached else int(OpenReply.DIRECT_IO),
+            open_flags=keep if coherent else 0 if cached else int(OpenReply.DIRECT_IO),
+            folder_flags=keep | int(OpenReply.CACHE_DIR) if coherent else 0,
+            keeps_changed=not coherent,
         )
 
     # --- mail -------------------------------------------------------------------------------------------------------
@@ -486,7 +512,7 @@ def _become(setup: Setup, supervisor: int) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0)
     if not setup.shared_files:
-        keep = {0, 1, 2, setup.arena_fd, setup.channel.fileno()}
+        keep = {0, 1, 2, setup.arena_fd, setup.channel.fileno(), setup.watch_group}
         for name in os.listdir("/proc/self/fd"):
             if int(name) not in keep:
                 with contextlib.suppress(OSError):

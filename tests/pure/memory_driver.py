@@ -131,7 +131,7 @@ class Driver:
     def attr(self, node: NodeId) -> Attr:
         """The attributes as they are at this moment."""
         its = self.fs.getattr(ROOT_USER, node, None)
-        return Attr(**{name: getattr(its, name) for name in Attr.__struct_fields__})
+        return Attr(**{name: getattr(its, name) for name in Attr.__struct_fields__ if name != "timeout"})
 
     def mode(self, node: NodeId) -> int:
         return stat.S_IMODE(self.attr(node).st_mode)

@@ -304,14 +304,8 @@ def test_values_have_several_notations(line: str, key: str, value: object) -> No
         (
             "cache: all",
             "3:8 cache",
-            "Expected none or normal, got str 'all'",
-            "what the kernel caches of file contents: nothing",
-        ),
-        (
-            "cache: coherent",
-            "3:8 cache",
-            "coherent is not supported by this version of ringmount",
-            "remove the key to use normal",
+            "Expected none, normal or coherent, got str 'all'",
+            "what the kernel keeps: nothing (none), contents",
         ),
         (
             "data: passthrough",
@@ -382,7 +376,7 @@ def test_keys_that_must_be_given_are_asked_for() -> None:
 
 
 def test_all_mistakes_come_in_the_order_of_the_file() -> None:
-    lines = mistakes("workers: 0\nmountpoint: /\ncache: coherent\ntimeouts: {attr: x}\nfoo: 1\nfilesystem: 1\n")
+    lines = mistakes("workers: 0\nmountpoint: /\ncache: all\ntimeouts: {attr: x}\nfoo: 1\nfilesystem: 1\n")
     assert [line.split(" ")[0] for line in lines] == [
         "f:1:10:",
         "f:2:13:",

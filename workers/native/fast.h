@@ -23,6 +23,7 @@ struct rm_fast_setup {
 	uint32_t entry_valid_nsec;
 	uint32_t missing_valid_nsec;
 	uint32_t open_reply;
+	uint32_t folder_reply;
 	uint32_t read_only_reply;
 	int no_trace;
 	int read_flags;
@@ -34,6 +35,7 @@ struct rm_fast_setup {
 	uint64_t capabilities[3];
 	int fd_limit;
 	int knows_noappend;
+	int coherent;
 	uint64_t opcodes;
 };
 

@@ -57,11 +57,14 @@ static struct proc_path proc_path(int fd)
 	return path;
 }
 
-static bool answer_attr(struct call *call, const struct stat *st)
+/* `changed`: by this request. The kernel takes them as they are then, even if they are outdated by now. */
+static bool answer_attr(struct call *call, const struct stat *st, bool changed)
 {
 	struct attr_out *out = (struct attr_out *)call->payload;
 
 	*out = (struct attr_out){ .valid = call->setup->attr_valid, .valid_nsec = call->setup->attr_valid_nsec };
+	if (changed && call->setup->coherent)
+		out->valid = out->valid_nsec = 0;
 	show(call, &out->attr, st);
 	return answer(call, sizeof *out);
 }
@@ -82,9 +85,9 @@ bool rm_do_getattr(struct call *call)
 		rm_keep(call, call->node, fd);
 		fd = rm_fast_get(call->fast, call->node);
 	}
-	if (fd < 0 || fstat(fd, &st) || st.st_rdev >> 32)
+	if (fd < 0 || fstat(fd, &st) || st.st_rdev >> 32 || !is_watched(call, &st))
 		return false;
-	return answer_attr(call, &st);
+	return answer_attr(call, &st, false);
 }
 
 /* --- setattr --------------------------------------------------------------------------------------------------- */
@@ -155,7 +158,7 @@ static bool set_attributes(struct call *call, const struct setattr_in *in, struc
 	int error = change(call, in, node, owner, &changed);
 
 	if (!error && !fstat(node.fd, &st))
-		return answer_attr(call, &st);
+		return answer_attr(call, &st, true);
 	return changed ? fail(call, error ? error : errno) : false;
 }
 

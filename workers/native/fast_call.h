@@ -130,6 +130,12 @@ static inline void show(const struct call *call, struct attr *attr, const struct
 		attr->ino ^= (st->st_dev + 1) * UINT64_C(0x9e3779b97f4a7c15) & UINT64_C(0xffffffff00000000);
 }
 
+/* Whether a change of the object would be heard of. With cache: coherent the others are Python's: see freshness.py. */
+static inline bool is_watched(const struct call *call, const struct stat *st)
+{
+	return !call->setup->coherent || st->st_dev == call->setup->device;
+}
+
 static inline int handle_fd(const struct call *call, uint64_t fh)
 {
 	struct rm_handle handle;

@@ -71,7 +71,7 @@ bool rm_do_opendir(struct call *call)
 		close(fd);
 		return false;
 	}
-	*out = (struct open_out){ .fh = (uint64_t)fh };
+	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = call->setup->folder_reply };
 	return answer(call, sizeof *out);
 }
 
@@ -125,13 +125,19 @@ static enum outcome look_up(struct listing *listing, const char *name, struct en
 		return fd == -ENOENT ? SKIPPED : REFUSED;
 	bool plain = handle.size > 0 && handle.mount == setup->mount && !fstat(fd, st) && is_plain(listing->call, st);
 
-	close(fd);
-	if (!plain)
+	if (!plain) {
+		close(fd);
 		return REFUSED;
+	}
 	key[0] = 'h';
 	memcpy(key + 1, &setup->device, sizeof setup->device);
 	memcpy(key + HANDLE_AT, handle.bytes, (size_t)handle.size);
-	if (rm_nodes_take(setup->nodes, key, HANDLE_AT + handle.size, "", 0, &entry->node) < 0)
+	int64_t node = rm_nodes_take(setup->nodes, key, HANDLE_AT + handle.size, "", 0, &entry->node);
+
+	if (setup->coherent)
+		fstat(fd, st);
+	close(fd);
+	if (node < 0)
 		return REFUSED;
 	entry->entry_valid = setup->entry_valid;
 	entry->attr_valid = setup->attr_valid;

@@ -54,7 +54,8 @@ static const char *the_name(const struct call *call)
 	return at == call->journal->payload_size ? name : NULL;
 }
 
-static void write_entry(struct call *call, uint64_t node, const struct stat *st)
+/* `made`: by this request; see answer_attr. */
+static void write_entry(struct call *call, uint64_t node, const struct stat *st, bool made)
 {
 	struct entry_out *out = (struct entry_out *)call->payload;
 
@@ -62,6 +63,10 @@ static void write_entry(struct call *call, uint64_t node, const struct stat *st)
 		.node = node, .entry_valid = call->setup->entry_valid, .attr_valid = call->setup->attr_valid,
 		.entry_valid_nsec = call->setup->entry_valid_nsec, .attr_valid_nsec = call->setup->attr_valid_nsec,
 	};
+	if (made && call->setup->coherent)
+		out->attr_valid = out->attr_valid_nsec = 0;
+	if (!is_watched(call, st))
+		out->entry_valid = out->entry_valid_nsec = 0;
 	show(call, &out->attr, st);
 }
 
@@ -78,20 +83,25 @@ static int key_of(const struct call *call, const struct rm_file_handle *handle, 
 	return HANDLE_AT + handle->size;
 }
 
-/* The node of what `fd` is open on, with a reference; < 0: an error, or -UNUSUAL. */
-static int64_t take_node(struct call *call, int fd, const struct rm_file_handle *handle, struct stat *st)
+/* The node of what `fd` is open on, with a reference, and its attributes of a time at which the table had it; < 0: an error,
+   or -UNUSUAL, which for what this request has `made` it is not without need. */
+static int64_t take_node(struct call *call, int fd, const struct rm_file_handle *handle, struct stat *st, bool made)
 {
 	char key[KEY_MOST];
 
 	if (fstat(fd, st))
 		return -errno;
-	int length = st->st_rdev >> 32 ? -1 : key_of(call, handle, st, key);
+	int length = st->st_rdev >> 32 || (!made && !is_watched(call, st)) ? -1 : key_of(call, handle, st, key);
+	int64_t node = length < 0 ? -UNUSUAL :
+		rm_nodes_take(call->setup->nodes, key, length, "", 0, call->journal->intent);
 
-	return length < 0 ? -UNUSUAL : rm_nodes_take(call->setup->nodes, key, length, "", 0, call->journal->intent);
+	if (node >= 0 && call->setup->coherent)
+		fstat(fd, st);
+	return node;
 }
 
 /* Answers what `name` is. A folder's descriptor is kept, because names in it will be asked for next. */
-static int enter(struct call *call, int folder, const char *name)
+static int enter(struct call *call, int folder, const char *name, bool made)
 {
 	struct rm_file_handle handle;
 	struct stat st;
@@ -99,7 +109,7 @@ static int enter(struct call *call, int folder, const char *name)
 
 	if (fd < 0)
 		return fd;
-	int64_t node = take_node(call, fd, &handle, &st);
+	int64_t node = take_node(call, fd, &handle, &st, made);
 
 	if (node >= 0 && S_ISDIR(st.st_mode))
 		rm_keep(call, (uint64_t)node, fd);
@@ -107,14 +117,14 @@ static int enter(struct call *call, int folder, const char *name)
 		close(fd);
 	if (node < 0)
 		return (int)node;
-	write_entry(call, (uint64_t)node, &st);
+	write_entry(call, (uint64_t)node, &st, made);
 	return 0;
 }
 
 /* The answer about a name that was just made: whatever it is now, it is not made once more. */
 static bool answer_made(struct call *call, int folder, const char *name)
 {
-	int error = enter(call, folder, name);
+	int error = enter(call, folder, name, true);
 
 	if (error)
 		return fail(call, error == -UNUSUAL ? ESTALE : -error);
@@ -125,11 +135,14 @@ bool rm_do_lookup(struct call *call)
 {
 	const char *name = the_name(call);
 	int folder = name ? rm_folder(call, call->node) : -1;
+	struct stat st;
 
 	if (folder < 0)
 		return false;
-	int error = enter(call, folder, name);
+	int error = enter(call, folder, name, false);
 
+	if (error == -ENOENT && call->setup->coherent && (fstat(folder, &st) || !is_watched(call, &st)))
+		return false;
 	if (error == -ENOENT && (call->setup->missing_valid || call->setup->missing_valid_nsec)) {
 		*(struct entry_out *)call->payload = (struct entry_out){
 			.entry_valid = call->setup->missing_valid,
@@ -186,7 +199,7 @@ bool rm_do_create(struct call *call)
 	if (!was_made(call, fd >= 0))
 		return false;
 	int error = -rm_file_handle(fd, &handle);
-	int64_t node = error ? -error : take_node(call, fd, &handle, &st);
+	int64_t node = error ? -error : take_node(call, fd, &handle, &st, true);
 
 	if (node < 0) {
 		close(fd);
@@ -198,7 +211,7 @@ bool rm_do_create(struct call *call)
 		rm_nodes_settle(call->setup->nodes, call->journal->intent, &watchers);
 		return fail(call, error);
 	}
-	write_entry(call, (uint64_t)node, &st);
+	write_entry(call, (uint64_t)node, &st, true);
 	memcpy(call->payload + sizeof(struct entry_out), &opened, sizeof opened);
 	return answer(call, sizeof(struct entry_out) + sizeof opened);
 }

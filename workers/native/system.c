@@ -4,6 +4,7 @@
 #include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -119,6 +120,16 @@ int rm_getdents(int fd, int64_t offset, char *buffer, int size)
 	if (offset >= 0 && lseek(fd, offset, SEEK_SET) < 0)
 		return -errno;
 	return result_of(syscall(SYS_getdents64, fd, buffer, (unsigned int)size));
+}
+
+int rm_fanotify_init(unsigned int flags)
+{
+	return result_of(fanotify_init(flags, O_RDONLY | O_CLOEXEC | O_LARGEFILE));
+}
+
+int rm_fanotify_mark(int group, unsigned int flags, uint64_t mask, int folder)
+{
+	return result_of(fanotify_mark(group, flags, mask, folder, "."));
 }
 
 int rm_capabilities(uint64_t sets[3])

@@ -23,6 +23,8 @@ int rm_open_by_handle(int mount, const char *bytes, int size, int flags);
 int rm_renameat2(int folder, const char *name, int new_folder, const char *new_name, unsigned int flags);
 int rm_fallocate(int fd, int mode, int64_t offset, int64_t length);
 int rm_syncfs(int fd);
+int rm_fanotify_init(unsigned int flags);
+int rm_fanotify_mark(int group, unsigned int flags, uint64_t mask, int folder);
 int64_t rm_filesystem_type(int fd);
 int rm_utimens(int fd, int64_t atime_sec, int64_t atime_nsec, int64_t mtime_sec, int64_t mtime_nsec);
 int rm_statx(int fd, int flags, unsigned int mask, struct rm_statx *out);

@@ -81,6 +81,8 @@ class Mount:
     io: Any = None
     log = logging.getLogger("filesystem")
     max_write = 1 << 20
+    unwatched: Timeouts | None = None
+    watches_folders = False
 
     def __init__(self, tables: Tables, worker: int = 0, default_permissions: bool = True) -> None:
         self.tables = tables  # keeps their memory
@@ -91,6 +93,9 @@ class Mount:
         self.workers = 2
         self.default_permissions = default_permissions
         self.owned: set[int] = set()
+
+    def watch(self, folder: int) -> bool:
+        return True
 
     def own_fd(self, fd: int) -> int:
         assert fd not in self.owned

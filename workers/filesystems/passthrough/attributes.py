@@ -37,17 +37,17 @@ class Attributes(Base):
     def getattr(self, ctx: Context, node: NodeId, fh: Handle | None) -> AttrLike:
         if fh is None:
             return self.objects.attributes(node)
-        return self.objects.shown(os.fstat(self.handles.fd(fh)))
+        return self.objects.attributes_of(self.handles.fd(fh), is_open=True)
 
     def statx(self, ctx: Context, node: NodeId, fh: Handle | None, flags: int, mask: int) -> Statx:
         if fh is not None:
-            return self._statx(self.handles.fd(fh), flags, mask)
+            return self._statx(self.handles.fd(fh), flags, mask, is_open=True)
         with self.objects.borrow(node) as fd:
             return self._statx(fd, flags, mask)
 
-    def _statx(self, fd: int, flags: int, mask: int) -> Statx:
+    def _statx(self, fd: int, flags: int, mask: int, is_open: bool = False) -> Statx:
         more = system.statx(fd, flags, mask | system.STATX_BTIME)
-        attr = self.objects.shown(os.fstat(fd))
+        attr = self.objects.attributes_of(fd, is_open)
         known = system.STATX_BASIC_STATS | more.mask & system.STATX_BTIME
         return Statx(attr, known, more.btime_ns, more.attributes, more.attributes_mask)
 

@@ -6,9 +6,10 @@ import resource
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from ringmount.workers.api import Context, Filesystem, Handle, HandlePolicy, Mount, NodeId, Opened
+from ringmount.workers.api import Context, Filesystem, Handle, HandlePolicy, Mount, NodeId, Opened, Watched
 from ringmount.workers.filesystems.passthrough import options as opts
 from ringmount.workers.filesystems.passthrough.credentials import Credentials
+from ringmount.workers.filesystems.passthrough.identity import BY_HANDLE, BY_NAME, DEVICE
 from ringmount.workers.filesystems.passthrough.objects import Objects
 
 RESERVE = 32
@@ -59,6 +60,11 @@ class Base(Filesystem):
         if self.credentials.checks:
             for name in CHECKED:
                 setattr(self, name, as_caller(self.credentials, getattr(self, name)))
+
+    @classmethod
+    def watched(cls, options: opts.Options) -> Watched:
+        device = DEVICE.pack(os.stat(options.source).st_dev)
+        return Watched(options.source, [BY_HANDLE + device, BY_NAME + device])
 
     @classmethod
     def check(cls, options: opts.Options, mountpoint: str) -> None:

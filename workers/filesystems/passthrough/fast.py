@@ -54,6 +54,8 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
         return None
     if credentials.checks and (credentials.uid, credentials.gid) != (0, 0):
         return None
+    if files.mount.watches_folders:  # each before it is looked at, which C does not do
+        return None
     setup = ffi.new("struct rm_fast_setup *")
     setup.nodes = ffi.cast("void *", tables.nodes)
     setup.handles = ffi.cast("void *", tables.handles)
@@ -66,6 +68,7 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
     setup.missing_valid, setup.missing_valid_nsec = replies.negative_valid
     setup.open_reply, setup.read_only_reply = replies.open_flags, files.read_only_reply
+    setup.folder_reply = replies.folder_flags
     setup.no_trace = objects.no_trace
     setup.read_flags = files.read_flags
     setup.umask = credentials.umask
@@ -73,6 +76,7 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.uid, setup.gid, setup.capabilities = credentials.uid, credentials.gid, credentials.own
     setup.fd_limit = files.fd_limit
     setup.knows_noappend = KNOWS_NOAPPEND != 0
+    setup.coherent = files.mount.unwatched is not None
     setup.opcodes = sum(1 << opcode for opcode in opcodes)
     lib.rm_fast_set_up(objects.descriptors.fast, setup)
     return objects.descriptors.fast

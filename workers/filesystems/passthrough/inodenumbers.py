@@ -18,10 +18,10 @@ def spread(number: int, device: int) -> int:
     return number ^ ((device + 1) * _GOLDEN & _HIGH)
 
 
-def spread_attr(found: os.stat_result) -> AttrLike:
-    """A foreign file's attributes, as shown."""
+def shown_attr(found: os.stat_result, own: int, timeout: float | None = None) -> AttrLike:
+    """A file's attributes, as shown where `own` is the source's device. `timeout`: see `ringmount.workers.api.Attr`."""
     return Attr(
-        st_ino=spread(found.st_ino, found.st_dev),
+        st_ino=found.st_ino if found.st_dev == own else spread(found.st_ino, found.st_dev),
         st_mode=found.st_mode,
         st_nlink=found.st_nlink,
         st_uid=found.st_uid,
@@ -33,4 +33,5 @@ def spread_attr(found: os.stat_result) -> AttrLike:
         st_atime_ns=found.st_atime_ns,
         st_mtime_ns=found.st_mtime_ns,
         st_ctime_ns=found.st_ctime_ns,
+        timeout=timeout,
     )

@@ -15,19 +15,19 @@ RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 RENAME_WHITEOUT = 4
 
-NO_SUCH_NAME = Entry(0, None)
-
 
 class Names(Base):
     """The operations on names."""
 
     def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
+        folder = self.objects.folder(parent)
         try:
-            return self.objects.entry(parent, self.objects.folder(parent), name)
+            return self.objects.entry(parent, folder, name)
         except FileNotFoundError:
-            if self.mount.timeouts.negative:
-                return NO_SUCH_NAME
-            raise
+            missing = self.objects.missing(folder)
+            if missing is None:
+                raise
+            return missing
 
     def readlink(self, ctx: Context, node: NodeId) -> bytes:
         with self.objects.borrow(node) as fd:

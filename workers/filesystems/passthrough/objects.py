@@ -26,12 +26,15 @@ from ringmount.workers.api import ROOT, AttrLike, Entry, Mount, NodeId
 from ringmount.workers.filesystems.passthrough.byname import ByName
 from ringmount.workers.filesystems.passthrough.credentials import Credentials
 from ringmount.workers.filesystems.passthrough.descriptors import Descriptors, OwnDescriptors, share
+from ringmount.workers.filesystems.passthrough.freshness import Freshness
 from ringmount.workers.filesystems.passthrough.identity import BY_HANDLE, HANDLE_AT, Identities, Named
-from ringmount.workers.filesystems.passthrough.inodenumbers import spread, spread_attr
+from ringmount.workers.filesystems.passthrough.inodenumbers import shown_attr, spread
 
 PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 RECENT = 256
 """How many nodes that were used once are remembered, to keep a descriptor at the second time."""
+
+NO_SUCH_NAME = Entry(0, None)
 
 NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -64,6 +67,7 @@ class Objects:
             self.close()
             raise
         self.device = self.identities.device
+        self._freshness = None if mount.unwatched is None else Freshness(mount, self.device, mount.unwatched)
         self._by_name = ByName(mount, self.identities, self.descriptors, self._at_hand)
 
     def _identify_root(self) -> None:
@@ -122,9 +126,15 @@ class Objects:
         """The node's attributes, as shown."""
         fd = self.descriptors.get(node)
         if fd is not None:
-            return self.shown(os.fstat(fd))
+            return self.attributes_of(fd)
         with self.borrow(node) as fd:
-            return self.shown(os.fstat(fd))
+            return self.attributes_of(fd)
+
+    def attributes_of(self, fd: int, is_open: bool = False) -> AttrLike:
+        """The attributes, as shown, of a node's object. `is_open`: `fd` is an open file's."""
+        if self._freshness is not None:
+            return self._freshness.attributes(fd, is_open)
+        return self.shown(os.fstat(fd))
 
     def open(self, node: NodeId, flags: int) -> int:
         """A new descriptor for input and output; `flags` of open(2), without those that create."""
@@ -166,10 +176,12 @@ class Objects:
 
         `keep`: a folder's descriptor is kept, because names in it will be asked for next.
         """
+        is_watched = self._freshness is not None and self._freshness.is_watched(folder)
         fd, handle, number = self.descriptors.with_room(system.lookup, folder, name)
         try:
             found = os.fstat(fd)
             node = self._take(fd, found, handle, number, Named(parent, name))
+            entry = self._entry(node, fd, found, is_watched)
         except BaseException:
             os.close(fd)
             raise
@@ -177,7 +189,13 @@ class Objects:
             self.descriptors.keep(node, fd)
         else:
             os.close(fd)
-        return Entry(node, self.shown(found))
+        return entry
+
+    def missing(self, folder: int) -> Entry | None:
+        """The answer about a name that is not in a folder; None if the kernel is not to remember it."""
+        if self._freshness is not None:
+            return self._freshness.missing(self._freshness.is_watched(folder))
+        return NO_SUCH_NAME if self._mount.timeouts.negative else None
 
     def entry_of(self, fd: int, parent: NodeId, name: bytes) -> Entry:
         """The object at `fd`, just made as `name` in `parent`, or without a name; takes a reference."""
@@ -186,6 +204,13 @@ class Objects:
         node = self._take(fd, found, handle, number, Named(parent, name))
         if not name and not self._key(node).startswith(BY_HANDLE):
             self._by_name.keep(node, os.open(proc_path(fd), os.O_PATH | os.O_CLOEXEC))
+        return self._entry(
+            node, fd, found, self._freshness is not None and self._freshness.is_watched(self.folder(parent))
+        )
+
+    def _entry(self, node: NodeId, fd: int, found: stat_result, is_watched: bool) -> Entry:
+        if self._freshness is not None:
+            return self._freshness.entry(node, fd, is_watched)
         return Entry(node, self.shown(found))
 
     def _take(self, fd: int, found: stat_result, handle: bytes, number: int, where: Named) -> NodeId:
@@ -196,7 +221,7 @@ class Objects:
 
     def shown(self, found: stat_result) -> AttrLike:
         """Attributes as the mount shows them."""
-        return found if found.st_dev == self.device else spread_attr(found)
+        return found if found.st_dev == self.device else shown_attr(found, self.device)
 
     def shown_number(self, number: int, device: int) -> int:
         """An inode number as the mount shows it."""
