@@ -98,7 +98,6 @@ class WorkerProcess:
         record = arena.worker(self.index)
         record.pid = self.pid
         record.generation += 1
-        record.died_of = 0
         self.asked_to_die = None
         self.began = time.monotonic()
         self.pinged = None

@@ -38,6 +38,10 @@ file: data.yaml is the mount `data`. The shortest file:
 
 root mounts by mount(2), for everybody; an ordinary user through fusermount3.
 
+Workers that die are replaced. With --keep so is the supervisor: a small process holds the connection and the state of
+the mount, and another supervisor goes on where the last one died; applications wait for that moment. systemd does the
+same for a service with FileDescriptorStoreMax=.
+
 examples:
   sudo ringmount run /etc/ringmount/data.yaml
   ringmount run ~/notes.yaml &
@@ -129,6 +133,9 @@ def parser() -> argparse.ArgumentParser:
 
     run = command("run", "serve a mount in the foreground, until Ctrl-C", RUN)
     run.add_argument("file", metavar="FILE.yaml", help="the mount's file")
+    run.add_argument(
+        "--keep", action="store_true", help="outlive the supervisor's death: a small process holds the mount"
+    )
     run.add_argument("--mkdir", action="store_true", help="make the mountpoint if it is missing, remove it afterwards")
 
     check = command("check", "validate a mount's file and show its effective settings", CHECK)
@@ -194,8 +201,10 @@ def _call(options: argparse.Namespace) -> int:
         case "run":
             # A shell's background job is started with SIGINT ignored; a mount is stopped by it all the same.
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            from ringmount.daemon.run import run
+            from ringmount.daemon.run import keep, run
 
+            if options.keep:
+                keep(options.file, mkdir=options.mkdir)
             run(options.file, mkdir=options.mkdir)
         case "check":
             from ringmount.daemon.check import check

@@ -8,11 +8,11 @@ import logging
 import os
 import select
 
-import msgspec
-
-from ringmount.daemon import machine, mountinfo, mounting
+from ringmount.daemon import adoption, machine, mountinfo, mounting
+from ringmount.daemon.adoption import Inherited
 from ringmount.daemon.children import throw_away
 from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.fdstore import ServiceManager
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.mount import Mount
 from ringmount.daemon.notifications import Writer
@@ -27,9 +27,10 @@ INIT_PATIENCE = 10.0
 class Connection:
     """The connection of `mount`; `fd` is -1 before it is made."""
 
-    def __init__(self, mount: Mount, loop: Loop) -> None:
+    def __init__(self, mount: Mount, loop: Loop, manager: ServiceManager) -> None:
         self._mount = mount
         self._loop = loop
+        self._manager = manager
         self.fd = -1
         self.number: int | None = None
         """In fusectl; None if the mount cannot be seen from here."""
@@ -70,6 +71,20 @@ class Connection:
         self._start_writer()
         self._negotiate()
 
+    def adopt(self, inherited: Inherited) -> None:
+        """Goes on with the connection of a predecessor."""
+        self.fd, self.clones = inherited.fuse_fd, inherited.clones
+        kept = inherited.kept
+        self.number, self.session = kept.connection, kept.session
+        self.transport, self.transport_reason = kept.transport, kept.transport_reason
+        self._start_writer()
+
+    def store(self) -> None:
+        """Gives copies of the descriptors to the service manager: with them the connection outlives this process."""
+        self._manager.store(adoption.FUSE, self.fd)
+        for worker, clone in self.clones.items():
+            self._manager.store(f"{adoption.CLONE}{worker}", clone)
+
     def _find_number(self) -> None:
         entry = mountinfo.find(self._mount.config.mountpoint)
         self.number = None if entry is None else mounting.connection_id(entry)
@@ -107,7 +122,6 @@ class Connection:
                     f"transport: io_uring is not to be had: {self.transport_reason}", code=ExitCode.UNAVAILABLE
                 )
         self.transport = "io_uring" if agreed.uses_ring else "dev_fuse"
-        self._mount.arena.store_session(msgspec.json.encode(agreed))
 
     def give_up_rings(self, reason: str) -> None:
         """Turns the mount to /dev/fuse, before its rings have served. Raises Failure if the kernel did not hear it."""
@@ -147,8 +161,10 @@ class Connection:
         """Closes every descriptor: the connection ends."""
         if self.fd < 0:
             return
+        self._manager.remove(adoption.FUSE)
         self._end_writer()
-        for clone in self.clones.values():
+        for worker, clone in self.clones.items():
+            self._manager.remove(f"{adoption.CLONE}{worker}")
             os.close(clone)
         self.clones.clear()
         os.close(self.fd)

@@ -83,6 +83,11 @@ class Crew:
             self._tell_to_serve(worker)
         self._await(State.SERVING, SERVE_PATIENCE, f"setting up {self._connection.transport}")
 
+    def nudge_all(self) -> None:
+        """What waited while nobody served is handed out."""
+        for worker in self.workers:
+            self.nudge(worker)
+
     def end(self) -> None:
         """Kills them and waits for that."""
         for worker in self.workers:

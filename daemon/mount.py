@@ -1,10 +1,12 @@
 """What all parts of a supervisor know of its mount: settings, machine, arena and its tables, how far it is."""
 
+import time
 from enum import Enum
 
 from ringmount.config.model import MountConfig
 from ringmount.daemon import machine
 from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.kept import Kept
 from ringmount.daemon.machine import Cpus
 from ringmount.workers.api import HandlePolicy
 from ringmount.workers.arena import Arena
@@ -33,6 +35,10 @@ class Mount:
         self.worker_cpus = machine.worker_cpus(config, cpus, self.policy is HandlePolicy.SINGLE)
         self.plan = machine.plan(config, cpus, self.worker_cpus)
         self.phase = Phase.STARTING
+        self.since = time.time()
+        """When it was mounted."""
+        self.adoptions = 0
+        """Supervisors that took it over so far."""
         self.counts = {"forgets": 0, "interrupts": 0, "notifications": 0, "nudges": 0, "hangs": 0, "unexpected": 0}
         self.arena: Arena
         self.nodes: NodeTable
@@ -49,6 +55,24 @@ class Mount:
             self.arena = Arena.create(self.plan, self.config.name)
         except OSError as error:
             raise Failure(f"cannot make the arena: {error.strerror}", code=ExitCode.RESOURCES) from error
+        self._open_tables()
+
+    def adopt(self, kept: Kept, arena: Arena) -> None:
+        """Takes over from a predecessor, all of whose processes have ended. Raises Failure."""
+        self.since, self.adoptions = kept.since, kept.adoptions + 1
+        self.arena = arena
+        same = [(depth, owner) for _, depth, owner in arena.queues] == list(
+            zip(self.plan.depths, self.plan.owners, strict=True)
+        )
+        if not same or (arena.payload, arena.workers) != (self.plan.payload, self.plan.workers):
+            raise Failure("this machine's CPUs are others than when the mount was made", code=ExitCode.RESOURCES)
+        self._open_tables()
+        self.nodes.recover()
+        for index in range(arena.workers):
+            self.handles.sweep(index)
+            arena.worker(index).died_from_outside = 1  # it is not counted against the requests that they had
+
+    def _open_tables(self) -> None:
         arena, nobody = self.arena, len(self.worker_cpus)
         self.nodes = NodeTable(arena.address("nodes"), arena.section_size("nodes"), nobody)
         self.handles = HandleTable(arena.address("handles"), arena.section_size("handles"), nobody)

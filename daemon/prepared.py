@@ -13,6 +13,7 @@ from ringmount.config.load import Document, read_document
 from ringmount.config.model import MountConfig
 from ringmount.daemon import machine, probe
 from ringmount.daemon.exitcodes import ExitCode, Failure
+from ringmount.daemon.kept import Kept
 from ringmount.daemon.machine import Cpus
 from ringmount.workers.api import HandlePolicy
 from ringmount.workers.arena import Plan
@@ -21,10 +22,13 @@ from ringmount.workers.messages import Description
 
 @dataclass(frozen=True)
 class Prepared:
-    """A mount that could be made. `search`: the file's folder, where the filesystem's module is looked for as well."""
+    """A mount that could be made. `search`: the file's folder, where the filesystem's module is looked for as well.
 
-    document: Document
+    `keys`: those that the file has.
+    """
+
     config: MountConfig
+    keys: frozenset[str]
     search: str
     description: Description
     cpus: Cpus
@@ -55,7 +59,24 @@ def prepare(path: str) -> Prepared:
         plan = machine.plan(config, cpus, workers)
     except machine.BadSetting as bad:
         raise Failure(str(document.error(bad.key, bad.message, bad.hint)), code=bad.code) from bad
-    return Prepared(document, config, search, description, cpus, workers, plan)
+    return Prepared(config, frozenset(document.data), search, description, cpus, workers, plan)
+
+
+def taken_over(path: str, kept: Kept) -> Prepared:
+    """The mount that a supervisor left when it died, with the settings that it had, whatever its file says by now.
+
+    Nobody serves it: nothing here touches the mountpoint. Raises Failure.
+    """
+    config, search = kept.config, os.path.dirname(os.path.abspath(path))
+    description = probe.describe(config, search, is_mounted=True)
+    if isinstance(description, probe.Refusal):
+        raise Failure(description.message, code=ExitCode.FILESYSTEM)
+    if description.handle_policy != kept.description.handle_policy:
+        policies = f"{description.handle_policy}, and not {kept.description.handle_policy} as before"
+        raise Failure(f"its handles are understood by policy {policies}", "mount anew", code=ExitCode.FILESYSTEM)
+    cpus = machine.cpus()
+    workers = machine.worker_cpus(config, cpus, description.handle_policy == HandlePolicy.SINGLE.value)
+    return Prepared(config, frozenset(), search, description, cpus, workers, machine.plan(config, cpus, workers))
 
 
 def _check_user(document: Document, config: MountConfig) -> None:

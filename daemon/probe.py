@@ -34,8 +34,11 @@ class Refusal(Message):
     """What msgspec said of `options`, where that is the matter."""
 
 
-def describe(config: MountConfig, search: str | None, patience: float = PATIENCE) -> Description | Refusal:
+def describe(
+    config: MountConfig, search: str | None, patience: float = PATIENCE, *, is_mounted: bool = False
+) -> Description | Refusal:
     """The filesystem's description, or why there is none. `search`: a folder to look for its module in as well.
+    `is_mounted`: the mount is there already, and nobody serves it, so that options are not checked against it.
 
     Raises Failure when there is no time or no process for the check.
     """
@@ -43,7 +46,7 @@ def describe(config: MountConfig, search: str | None, patience: float = PATIENCE
     pid, answer = -1, None
     try:
         try:
-            pid = throw_away(lambda: _check(config, search, write_end), keep={write_end})
+            pid = throw_away(lambda: _check(config, search, write_end, is_mounted), keep={write_end})
         finally:
             os.close(write_end)
         answer = _read_all(read_end, patience)
@@ -84,12 +87,12 @@ def _end(pid: int, patience: float) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
 
 
-def _check(config: MountConfig, search: str | None, fd: int) -> int:
+def _check(config: MountConfig, search: str | None, fd: int, is_mounted: bool) -> int:
     answer: Description | Refusal
     try:
         if config.user is not None and os.geteuid() == 0:
             drop_privileges(config.user)
-        answer = load.check(config, search)
+        answer = load.check(config, search, is_mounted=is_mounted)
     except load.FilesystemError as error:
         cause = error.__cause__
         answer = Refusal(error.path, error.message, str(cause) if isinstance(cause, msgspec.ValidationError) else "")

@@ -1,7 +1,6 @@
 """What the supervisor tells of its mount when `ringmount status` asks."""
 
 import os
-import time
 from typing import Any
 
 from ringmount.daemon.children import State
@@ -21,7 +20,6 @@ class Report:
         self._connection = connection
         self._crew = crew
         self._coherence = coherence
-        self._since = time.time()
 
     def __call__(self) -> dict[str, Any]:
         mount, connection, crew = self._mount, self._connection, self._crew
@@ -31,7 +29,8 @@ class Report:
             "filesystem": mount.config.filesystem,
             "ready": mount.is_ready,
             "pid": os.getpid(),
-            "since": self._since,
+            "since": mount.since,
+            "adoptions": mount.adoptions,
             "transport": connection.transport,
             "transport_reason": connection.transport_reason,
             "protocol": None if connection.session is None else f"7.{connection.session.minor}",

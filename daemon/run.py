@@ -1,20 +1,27 @@
 """`ringmount run`: from a mount's file to a mount that serves, in the foreground."""
 
 import contextlib
+import logging
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
 
 import msgspec
-import sdnotify
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import log, mountinfo, mounting, text
+from ringmount.daemon import adoption, control, fdstore, keeper, log, mountinfo, mounting, places, text
+from ringmount.daemon.adoption import Inherited
 from ringmount.daemon.exitcodes import ExitCode, Failure
-from ringmount.daemon.prepared import Prepared, prepare
+from ringmount.daemon.fdstore import ServiceManager
+from ringmount.daemon.prepared import Prepared, prepare, taken_over
 from ringmount.daemon.supervisor import Supervisor
+
+logger = logging.getLogger(__name__)
 
 MANY = 8
 """More workers than these are not listed one by one."""
@@ -23,26 +30,79 @@ MANY = 8
 def run(path: str, mkdir: bool = False) -> None:
     """Serves the mount that this file describes until SIGINT or SIGTERM. Raises ConfigError, Failure.
 
-    `mkdir`: makes the mountpoint if it is missing, and then removes it at the end.
+    `mkdir`: makes the mountpoint if it is missing, and then removes it at the end. Where a service manager has kept the
+    descriptors of a supervisor that died, its mount is taken over, with the settings that it had.
     """
+    manager, stored = ServiceManager(), fdstore.received()
+    try:
+        inherited = adoption.inherit(Path(path).stem, stored)
+    except adoption.Gone as gone:
+        _forget(manager, stored)
+        manager.say("STOPPING=1")
+        control.remove_stale(places.socket_path(gone.kept.config.name))
+        with _kept_or_removed(gone.kept.config.mountpoint, made=gone.kept.made_mountpoint):
+            _say(f"ringmount: {gone.kept.config.name}: it was unmounted while nobody served it")
+        return
+    except adoption.Refused as refused:
+        _forget(manager, stored)
+        inherited, why = None, str(refused)
+    else:
+        why = ""
+    if inherited is not None:
+        config = inherited.kept.config
+        log.set_up(config.log_level)
+        with _kept_or_removed(config.mountpoint, made=inherited.kept.made_mountpoint):
+            _serve(taken_over(path, inherited.kept), manager, inherited)
+        return
     prepared = prepare(path)
     log.set_up(prepared.config.log_level)
-    with _made(prepared.config.mountpoint) if mkdir else contextlib.nullcontext():
-        _serve(prepared)
+    if why:
+        _replace(prepared.config, why)
+    made = mkdir and _make(prepared.config.mountpoint)
+    with _kept_or_removed(prepared.config.mountpoint, made=made):
+        _serve(_settled(prepared), manager, made_mountpoint=made)
+
+
+def keep(path: str, mkdir: bool = False) -> NoReturn:
+    """Becomes the holder (keeper.py), which runs and keeps the mount that this file describes.
+
+    It is executed, so that it is as small as can be, and runs no code but its own.
+    """
+    name, arguments = Path(path).stem, [path, *(["--mkdir"] if mkdir else [])]
+    python = [sys.executable, "-I", "-S", keeper.__file__]
+    os.execv(sys.executable, [*python, name, sys.executable, "-P", "-m", "ringmount.daemon", "--", *arguments])
+
+
+def _forget(manager: ServiceManager, stored: list[tuple[str, int]]) -> None:
+    """Has all that was stored closed: the old connection ends, and whoever waits for it gets an error."""
+    for name in {name for name, _ in stored}:
+        manager.remove(name)
+
+
+def _replace(config: MountConfig, why: str) -> None:
+    """Takes a mount away that cannot be taken over, to make it anew."""
+    logger.error("the mount that a supervisor left cannot be taken over (%s): it is made anew", why)
+    entry = mountinfo.find(config.mountpoint)
+    if entry is not None and entry.source == config.name:
+        mounting.unmount(config.mountpoint)
+
+
+def _make(mountpoint: str) -> bool:
+    """Makes the folder; False if it was there before."""
+    if mountinfo.find(mountpoint) is not None:  # what is mounted may hang: check_mountpoint() says what it is
+        return False
+    try:
+        os.makedirs(mountpoint)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise Failure(f"cannot make {mountpoint}: {error.strerror}", code=ExitCode.MOUNTPOINT) from error
+    return True
 
 
 @contextlib.contextmanager
-def _made(mountpoint: str) -> Iterator[None]:
-    """The folder is there for the time of a `with`. A folder that was there before, or is in use after, stays."""
-    made = False
-    if mountinfo.find(mountpoint) is None:  # what is mounted may hang: check_mountpoint() says what it is
-        try:
-            os.makedirs(mountpoint)
-            made = True
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise Failure(f"cannot make {mountpoint}: {error.strerror}", code=ExitCode.MOUNTPOINT) from error
+def _kept_or_removed(mountpoint: str, *, made: bool) -> Iterator[None]:
+    """After a `with`, a folder that was made is removed, unless it is in use."""
     try:
         yield
     finally:
@@ -51,16 +111,25 @@ def _made(mountpoint: str) -> Iterator[None]:
                 os.rmdir(mountpoint)
 
 
-def _serve(prepared: Prepared) -> None:
-    config = _settled(prepared)
-    supervisor = Supervisor(config, prepared.search, prepared.description, prepared.cpus)
-    notifier = sdnotify.SystemdNotifier()
+def _serve(
+    prepared: Prepared, manager: ServiceManager, inherited: Inherited | None = None, *, made_mountpoint: bool = False
+) -> None:
+    config = prepared.config
+    supervisor = Supervisor(
+        config,
+        prepared.search,
+        prepared.description,
+        prepared.cpus,
+        manager,
+        inherited,
+        made_mountpoint=made_mountpoint,
+    )
     was_mounted = False
 
     def ready(supervisor: Supervisor) -> None:
         nonlocal was_mounted
         was_mounted = True
-        notifier.notify(f"READY=1\nSTATUS=serving {config.mountpoint} by {supervisor.connection.transport}")
+        manager.say("READY=1", f"STATUS=serving {config.mountpoint} by {supervisor.connection.transport}")
         _say(announcement(supervisor))
 
     supervisor.on_ready = ready
@@ -71,12 +140,13 @@ def _serve(prepared: Prepared) -> None:
     _say(f"ringmount: {config.name}: {'unmounted' if was_mounted else 'stopped before it was mounted'}")
 
 
-def _settled(prepared: Prepared) -> MountConfig:
+def _settled(prepared: Prepared) -> Prepared:
     """The settings, with what depends on the user and on the mountpoint as it is."""
     mountpoint = mounting.check_mountpoint(prepared.config.mountpoint)
-    is_explicit = "allow_other" in prepared.document.data
+    is_explicit = "allow_other" in prepared.keys
     allow_other = mounting.effective_allow_other(prepared.config, is_explicit=is_explicit)
-    return msgspec.structs.replace(prepared.config, allow_other=allow_other, mountpoint=mountpoint)
+    config = msgspec.structs.replace(prepared.config, allow_other=allow_other, mountpoint=mountpoint)
+    return replace(prepared, config=config)
 
 
 def _named(config: MountConfig, failure: Failure) -> Failure:
@@ -105,7 +175,8 @@ def announcement(supervisor: Supervisor) -> str:
         ("", f"{command} status {name}"),
         ("  stop", f"Ctrl-C, or: {command} umount {name}"),
     ]
-    return f"ringmount: {name}: {config.filesystem} is mounted on {config.mountpoint}\n{text.pairs(facts)}"
+    how = "is mounted on" if supervisor.inherited is None else "goes on: its supervisor was replaced; mounted on"
+    return f"ringmount: {name}: {config.filesystem} {how} {config.mountpoint}\n{text.pairs(facts)}"
 
 
 def _transport(supervisor: Supervisor) -> str:

@@ -6,6 +6,11 @@ child does where somebody must), has one thread, and does nothing that may block
 Start: workers prepare their filesystems - mount(2) - INIT - "serve" to the workers - all of them serve. What fails
 before mount(2) leaves nothing; what fails after it is unmounted. Stop: unmount in a child, let the workers answer
 what is in flight, then end whatever is left.
+
+With a service manager that keeps descriptors (fdstore.py), a supervisor that dies, of whatever, leaves the mount to its
+successor, which starts with `Inherited`: it awaits the end of the old workers - workers prepare - "serve" to them -
+they take over what lies in the entries. Only an orderly stop unmounts; what fails before a successor serves leaves all
+as it was, for the service manager to try again or to give up.
 """
 
 import logging
@@ -14,7 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import inflight, machine, places
+from ringmount.daemon import adoption, inflight, kept, machine, places
+from ringmount.daemon.adoption import Inherited
 from ringmount.daemon.children import WorkerProcess
 from ringmount.daemon.coherence import Coherence
 from ringmount.daemon.connection import Connection
@@ -23,6 +29,8 @@ from ringmount.daemon.crew import Crew, Interrupted
 from ringmount.daemon.device import LegacyPath
 from ringmount.daemon.errands import Errands
 from ringmount.daemon.exitcodes import Failure
+from ringmount.daemon.fdstore import ServiceManager
+from ringmount.daemon.kept import Kept
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.machine import Cpus
 from ringmount.daemon.mount import Mount, Phase
@@ -39,19 +47,35 @@ CONTROL_INTERVAL = 1.0
 
 
 class Supervisor:
-    """One mount. `serve` runs it until it is stopped."""
+    """One mount. `serve` runs it until it is stopped.
 
-    def __init__(self, config: MountConfig, search: str | None, description: Description, cpus: Cpus) -> None:
+    `inherited`: the mount is there already, and its supervisor died. `made_mountpoint`: to be told to a successor.
+    """
+
+    def __init__(
+        self,
+        config: MountConfig,
+        search: str | None,
+        description: Description,
+        cpus: Cpus,
+        manager: ServiceManager,
+        inherited: Inherited | None = None,
+        *,
+        made_mountpoint: bool = False,
+    ) -> None:
         self.mount = Mount(config, search, description, cpus)
         self.loop = Loop()
         self.errands = Errands(self.loop)
-        self.connection = Connection(self.mount, self.loop)
+        self.manager = manager
+        self.connection = Connection(self.mount, self.loop, manager)
         self.crew = Crew(self.mount, self.loop, self.connection, self.errands)
         self.legacy = LegacyPath(self.mount, self.loop, self.connection, self.crew, self._connection_ended)
         self.watch = Watch(self.mount, self.loop, self.crew)
         self.coherence = Coherence(self.mount, self.loop, self.connection)
         self.control: ControlServer
         self.on_ready: Callable[[Supervisor], None] = lambda supervisor: None
+        self.inherited = inherited
+        self._made_mountpoint = made_mountpoint
         self._stop_requested = 0
         self._exit: Failure | None = None
         self.crew.on_message = self._heard
@@ -60,9 +84,15 @@ class Supervisor:
         self.crew.was_stopped = lambda: self._stop_requested > 0
 
     def serve(self) -> None:
-        """Mounts, serves until stopped, unmounts. Raises Failure; then nothing is left mounted or running."""
+        """Mounts or takes over, serves until stopped, unmounts.
+
+        Raises Failure: nothing is mounted or running then, but for a mount that was there before and is not yet served.
+        """
         places.make_runtime_folder()
-        self.connection.choose_transport()
+        if self.inherited is None:
+            self.connection.choose_transport()
+        else:  # they may still hold the name's socket, in a descriptor table that all shared
+            adoption.await_old_workers(self.inherited.arena)
         machine.raise_descriptor_limit()
         commands: dict[str, Callable[[], Any]] = {
             "status": Report(self.mount, self.connection, self.crew, self.coherence),
@@ -71,32 +101,80 @@ class Supervisor:
         self.control = ControlServer(places.socket_path(self.mount.config.name), self.loop.selector, commands)
         self.loop.duties.append(self._expire_clients)
         try:
-            self.mount.make_arena()
             with self.loop.signals(self._on_signal, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                try:
-                    self._start()
-                    while not self._stop_requested:
-                        self.loop.turn()
-                except Interrupted:
-                    pass
-                finally:
-                    self._shut_down()
+                self._serve()
         finally:
             self.control.close()
         if self._exit is not None:
             raise self._exit
 
+    def _serve(self) -> None:
+        try:
+            if self.inherited is None:
+                self._start()
+            else:
+                self._take_over(self.inherited)
+            self._be_ready()
+            while not self._stop_requested:
+                self.loop.turn()
+        except Interrupted:
+            pass
+        except BaseException:
+            if self._has_successor():
+                raise
+            self._shut_down()
+            raise
+        self._shut_down()
+
+    def _has_successor(self) -> bool:
+        """Whether another supervisor will take the mount over from here."""
+        return self.manager.is_there and (self.inherited is not None or self.mount.is_ready)
+
     def _start(self) -> None:
+        self.mount.make_arena()
         self.coherence.prepare()
         self.crew.watch_group = self.coherence.group
         self.crew.start()
         self.connection.make()
         self.coherence.start()
         self._bring_up()
+
+    def _take_over(self, inherited: Inherited) -> None:
+        self.mount.adopt(inherited.kept, inherited.arena)
+        self.connection.adopt(inherited)
+        self.coherence.prepare()
+        self.crew.watch_group = self.coherence.group
+        self.coherence.start(is_fresh=False)
+        self.crew.start()
+        self.crew.serve()
+        self.crew.nudge_all()
+        log.info("took the mount over from a supervisor that died")
+
+    def _be_ready(self) -> None:
+        self._keep()
         self.legacy.watch()
         self.mount.phase = Phase.READY
         self.crew.have_spare()
         self.on_ready(self)
+
+    def _keep(self) -> None:
+        """Has ready what a successor needs."""
+        assert self.connection.session is not None
+        known = Kept(
+            config=self.mount.config,
+            description=self.mount.description,
+            session=self.connection.session,
+            transport=self.connection.transport,
+            transport_reason=self.connection.transport_reason,
+            connection=self.connection.number,
+            made_mountpoint=self._made_mountpoint,
+            since=self.mount.since,
+            adoptions=self.mount.adoptions,
+        )
+        self.mount.arena.store_session(kept.encode(known))
+        if self.inherited is None:
+            self.manager.store(adoption.ARENA, self.mount.arena.fd)
+            self.connection.store()
 
     def _bring_up(self) -> None:
         """Tells the workers to serve; where the rings fail, gives them up and serves by /dev/fuse."""
@@ -114,6 +192,7 @@ class Supervisor:
 
     def _shut_down(self) -> None:
         self.mount.phase = Phase.STOPPING
+        self.manager.say("STOPPING=1")
         self.crew.start_no_more()
         path, signals = self.mount.config.mountpoint, self._stop_requested
         stop = Stop(self.loop, self.connection, self.crew, self.errands, lambda: self._stop_requested > signals)
@@ -126,6 +205,7 @@ class Supervisor:
         if was_mounted:
             self.legacy.unwatch()
             self.connection.close()
+            self.manager.remove(adoption.ARENA)
             stop.unmount_the_dead(path)
 
     # --- what happens -----------------------------------------------------------------------------------------------

@@ -112,33 +112,74 @@ def _offsets(sizes: dict[str, int]) -> tuple[dict[str, tuple[int, int]], int]:
     return where, (at + PAGE - 1) // PAGE * PAGE
 
 
-class Arena:
-    """A mapped arena. Made by `create` (supervisor) or `attach` (its workers, and successors)."""
+@dataclass(frozen=True)
+class Layout:
+    """What an arena's header says, checked: no offset, size or number in it leads out of the arena."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
-        self.size = size
-        self.view = memoryview(ffi.buffer(ffi.cast("char *", ADDRESS), size)).cast("B")
-        magic, version, sections, total, payload, entries, queues, workers, _ = HEADER.unpack_from(self.view)
+    size: int
+    payload: int
+    entries: int
+    workers: int
+    where: dict[str, tuple[int, int]]
+    """By section, its offset and its size."""
+    queues: tuple[tuple[int, int, int], ...]
+    """By queue: its first entry, how many, and the worker."""
+
+    @classmethod
+    def read(cls, fd: int) -> "Layout":
+        """Of an arena that need not be mapped, from a descriptor that need not be one. Raises ArenaError, OSError."""
+        size = os.fstat(fd).st_size
+        header = os.pread(fd, PAGE, 0)
+        if len(header) < PAGE:
+            raise ArenaError("this is not an arena of ringmount, or it was cut short")
+        magic, version, sections, total, payload, entries, queues, workers, _ = HEADER.unpack_from(header)
         if magic != MAGIC or total != size:
             raise ArenaError("this is not an arena of ringmount, or it was cut short")
         if version != VERSION or sections != len(SECTIONS):
             raise ArenaError(f"the arena has layout {version}, this ringmount knows layout {VERSION}")
-        self.payload: int = payload
-        self.entries: int = entries
-        self.workers: int = workers
-        self._where: dict[str, tuple[int, int]] = {
-            name: SECTION.unpack_from(self.view, HEADER.size + SECTION.size * i) for i, name in enumerate(SECTIONS)
+        where = {name: SECTION.unpack_from(header, HEADER.size + SECTION.size * i) for i, name in enumerate(SECTIONS)}
+        sizes = {
+            "session": SESSION_SIZE,
+            "queues": QUEUE.size * queues,
+            "workers": WORKER_SIZE * workers,
+            "journal": JOURNAL_SIZE * entries,
+            "fd_owners": 2 * FD_OWNERS,
+            "entries": entries * (ENTRY_PAGE + payload),
         }
-        start = self._where["queues"][0]
-        self.queues: tuple[tuple[int, int, int], ...] = tuple(
-            QUEUE.unpack_from(self.view, start + QUEUE.size * q)[:3] for q in range(queues)
-        )
+        end = 0
+        for name, (offset, length) in where.items():
+            if offset < end or offset % PAGE or offset + length > size or length != sizes.get(name, length):
+                raise ArenaError(f"the arena is damaged: its section {name}")
+            end = offset + length
+        start = where["queues"][0]
+        table = tuple(each[:3] for each in QUEUE.iter_unpack(os.pread(fd, QUEUE.size * queues, start)))
+        if any(first + count > entries or worker >= workers for first, count, worker in table):
+            raise ArenaError("the arena is damaged: its queues")
+        return cls(size, payload, entries, workers, where, table)
+
+    def session(self, fd: int) -> bytes:
+        """See `Arena.session`."""
+        data = os.pread(fd, SESSION_SIZE, self.where["session"][0])
+        return _session_in(data)
+
+
+class Arena:
+    """A mapped arena. Made by `create` (supervisor) or `attach` (its workers, and successors)."""
+
+    def __init__(self, fd: int, layout: Layout) -> None:
+        self.fd = fd
+        self.size = layout.size
+        self.view = memoryview(ffi.buffer(ffi.cast("char *", ADDRESS), layout.size)).cast("B")
+        self.payload = layout.payload
+        self.entries = layout.entries
+        self.workers = layout.workers
+        self.queues = layout.queues
+        self._where = layout.where
         self.c = ffi.new("struct rm_arena *")
         self.c.entries = ffi.cast("uint8_t *", self.address("entries"))
-        self.c.payload = payload
+        self.c.payload = layout.payload
         self.c.journal = ffi.cast("struct rm_journal *", self.address("journal"))
-        self.c.count = entries
+        self.c.count = layout.entries
 
     @classmethod
     def create(cls, plan: Plan, name: str) -> "Arena":
@@ -171,16 +212,14 @@ class Arena:
         # The header last: an arena that was not finished is not taken for one.
         header = (VERSION, len(SECTIONS), total, plan.payload, plan.entries, len(plan.depths), plan.workers, 0)
         HEADER.pack_into(view, 0, MAGIC, *header)
-        return cls(fd, total)
+        return cls(fd, Layout.read(fd))
 
     @classmethod
     def attach(cls, fd: int, dontfork: bool = True) -> "Arena":
         """Maps an arena that another process made. Raises OSError, or ArenaError for one that does not fit."""
-        size = os.fstat(fd).st_size
-        if size < PAGE:
-            raise ArenaError("this is not an arena of ringmount, or it was cut short")
-        _map(fd, size, dontfork)
-        return cls(fd, size)
+        layout = Layout.read(fd)
+        _map(fd, layout.size, dontfork)
+        return cls(fd, layout)
 
     def address(self, section: str) -> int:
         """Where a section starts, as a virtual address."""
@@ -226,17 +265,21 @@ class Arena:
     @property
     def session(self) -> bytes:
         """What `store_session` stored, b"" before."""
-        section = self.section("session")
-        (size,) = struct.unpack_from("<Q", section)
-        return bytes(section[8 : 8 + size]) if size <= SESSION_SIZE - 8 else b""
+        return _session_in(bytes(self.section("session")))
 
     def store_session(self, data: bytes) -> None:
         """Stores what was negotiated. Raises ValueError when it does not fit."""
         if len(data) > SESSION_SIZE - 8:
             raise ValueError(f"{len(data)} bytes of session do not fit into {SESSION_SIZE - 8}")
         section = self.section("session")
+        struct.pack_into("<Q", section, 0, 0)  # a successor takes all of it, or nothing
         section[8 : 8 + len(data)] = data
         struct.pack_into("<Q", section, 0, len(data))
+
+
+def _session_in(section: bytes) -> bytes:
+    (size,) = struct.unpack_from("<Q", section)
+    return section[8 : 8 + size] if size <= SESSION_SIZE - 8 else b""
 
 
 def _map(fd: int, size: int, dontfork: bool) -> None:

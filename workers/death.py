@@ -6,6 +6,7 @@ fatal ones, SIGTERM, the parent's death, and the supervisor's wish to replace it
 """
 
 import faulthandler
+import os
 import signal
 import sys
 from typing import Any
@@ -38,3 +39,8 @@ def die_with_parent() -> None:
     error = lib.rm_die_with_parent(int(PARENT_DIED))
     if error:
         raise OSError(-error, "PR_SET_PDEATHSIG")
+
+
+def follow_parent() -> None:
+    """Dies as the parent's death would have it: the end of its channel is heard a moment before the signal comes."""
+    os.kill(os.getpid(), PARENT_DIED)

@@ -106,6 +106,8 @@ class Engine:
         self.answered: list[int] = []
         """Entries whose replies wait for the next turn."""
         self.mail: Callable[[bytes], None] = lambda packet: None
+        self.orphaned: Callable[[], None] = lambda: None
+        """The supervisor has ended without a word."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.wake: Callable[[], None] = lambda: None
         """Asks the loop for a turn: a coroutine or a thread has answered."""
@@ -153,10 +155,14 @@ class Engine:
             self._operation_done(data & ~IO, result)
 
     def _mail_arrived(self, result: int) -> None:
-        if result < 0:
-            raise OSError(-result, "reading the supervisor's channel")
-        packet = self.transport.mail(result)
+        try:
+            if result < 0:
+                raise OSError(-result, "reading the supervisor's channel")
+            packet = self.transport.mail(result)
+        except ConnectionResetError:
+            packet = b""
         if not packet:
+            self.orphaned()
             raise ConnectionGone
         self.mail(packet)
         self.transport.listen()

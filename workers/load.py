@@ -72,11 +72,15 @@ def load(config: MountConfig, search: str | None = None) -> tuple[type[api.Files
     return cls.variant(options), options
 
 
-def check(config: MountConfig, search: str | None = None) -> messages.Description:
-    """Loads the class, asks it whether its options can work, and describes it. Raises FilesystemError."""
+def check(config: MountConfig, search: str | None = None, *, is_mounted: bool = False) -> messages.Description:
+    """Loads the class, asks it whether its options can work, and describes it. Raises FilesystemError.
+
+    `is_mounted`: the mount is there already and perhaps nobody serves it, so that nothing may look at its mountpoint.
+    """
     cls, options = load(config, search)
     try:
-        cls.check(options, config.mountpoint)
+        if not is_mounted:
+            cls.check(options, config.mountpoint)
     except (OSError, ValueError) as error:
         path = f"options.{error.option}" if isinstance(error, api.OptionError) else "options"
         raise FilesystemError(path, _one_line(error)) from error

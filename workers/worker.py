@@ -189,6 +189,7 @@ class Worker:
         self.replies = self._replies()
         self.engine = Engine(self.arena, setup.index, self.filesystem, self.replies, self.mount.nodes, self.outbox.send)
         self.engine.mail = self._mail
+        self.engine.orphaned = death.follow_parent
         io.engine = self.engine
 
     def _replies(self) -> Replies:

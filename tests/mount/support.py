@@ -68,12 +68,13 @@ def serve(
     filesystem: str = "memory",
     options: dict[str, Any] | None = None,
     launcher: Sequence[str] = (),
+    arguments: Sequence[str] = (),
     patience: float | None = None,
     **settings: Any,
 ) -> Iterator[ServedMount]:
     """Mounts on a new folder below `folder`; at the end unmounts, and asserts that nothing is left.
 
-    `launcher`: a command in front of the server's. `patience`: seconds after which the server is killed.
+    `launcher`: a command in front of the server's; `arguments`: more of `run`; `patience`: seconds until it is killed.
     """
     name = settings.pop("name", f"t{os.getpid()}-{time.monotonic_ns() % 1_000_000_000}")
     mountpoint = folder / f"mnt-{name}"
@@ -83,7 +84,7 @@ def serve(
     log = folder / f"{name}.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [*launcher, sys.executable, "-P", "-m", "ringmount.daemon", "run", str(file)],
+            [*launcher, sys.executable, "-P", "-m", "ringmount.daemon", "run", *arguments, str(file)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,

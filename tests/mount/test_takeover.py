@@ -1,0 +1,153 @@
+"""Supervisors that die: another takes the mount over, and applications notice nothing but a pause."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mount.clients import call, caller, client, cpus, said, serve_class, status, wait_for, worker_pids
+from mount.filesystems import content
+from mount.support import TRANSPORTS, ServedMount, is_mounted, processes_of
+
+CPUS = cpus()
+READ = "import sys; sys.stdout.write(open(sys.argv[1]).read(8))"
+PATIENCE = 30.0
+both = pytest.mark.parametrize("transport", TRANSPORTS)
+whom = pytest.mark.parametrize("victims", ["supervisor", "all"])
+
+
+@contextlib.contextmanager
+def keep_class(folder: Path, name: str, **settings: Any) -> Iterator[ServedMount]:
+    with serve_class(folder, name, arguments=["--keep"], **settings) as mount:
+        yield mount
+
+
+def kill(mount: ServedMount, victims: str) -> dict[str, Any]:
+    """Kills the supervisor, or with it all processes of the mount but the holder; returns its status before."""
+    now = status(mount)
+    others = [pid for pid in processes_of(mount.process.pid) if pid not in (mount.process.pid, now["pid"])]
+    for pid in [now["pid"], *(others if victims == "all" else [])]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return now
+
+
+def kill_and_wait(mount: ServedMount, victims: str) -> None:
+    """The same, and waits until another tree serves."""
+    wait_until_taken_over(mount, kill(mount, victims)["adoptions"] + 1)
+
+
+def wait_until_dead(mount: ServedMount, before: dict[str, Any]) -> None:
+    """Waits until the supervisor and the workers of that status have ended."""
+    old = {before["pid"], *worker_pids_of(before)}
+    wait_for(lambda: not old & set(processes_of(mount.process.pid)))
+
+
+def wait_until_taken_over(mount: ServedMount, adoptions: int) -> None:
+    def is_well() -> bool:
+        try:
+            now = status(mount)
+        except Exception:  # nobody listens in between
+            return False
+        serving = all(worker["state"] == "serving" for worker in now["workers"])
+        return bool(now["adoptions"] == adoptions and now["ready"] and serving)
+
+    wait_for(is_well, "another supervisor", PATIENCE)
+
+
+@both
+@whom
+def test_a_read_under_way_is_finished_by_the_next_tree(tmp_path: Path, transport: str, victims: str) -> None:
+    with keep_class(tmp_path, "AsyncGate", transport=transport) as mount:
+        with client(READ, mount.path / "f0", cpu=CPUS[0]) as reader:
+            wait_for(lambda: said(tmp_path, "begin"))
+            kill_and_wait(mount, victims)
+            wait_for(lambda: len(said(tmp_path, "begin")) == 2)
+            (tmp_path / "go").touch()
+            assert reader.result() == content(2, 0, 8).decode()
+        now = status(mount)
+        assert sum(worker["retried"] for worker in now["workers"]) == 1
+        assert sum(worker["lost"] for worker in now["workers"]) == 0
+
+
+@both
+@whom
+def test_requests_that_waited_while_nobody_served_are_answered(tmp_path: Path, transport: str, victims: str) -> None:
+    with keep_class(tmp_path, "Tree", transport=transport) as mount, contextlib.ExitStack() as readers:
+        wait_until_dead(mount, kill(mount, victims))
+        waiting = [readers.enter_context(client(READ, mount.path / f"f{i}", cpu=CPUS[i % len(CPUS)])) for i in range(6)]
+        assert [reader.result(PATIENCE) for reader in waiting] == [content(i + 2, 0, 8).decode() for i in range(6)]
+
+
+def worker_pids_of(now: dict[str, Any]) -> list[int]:
+    return [worker["pid"] for worker in now["workers"]]
+
+
+@both
+def test_the_settings_of_the_mount_stay_what_they_were(tmp_path: Path, transport: str) -> None:
+    with keep_class(tmp_path, "Tree", transport=transport) as mount:
+        before = status(mount)
+        file = tmp_path / f"{mount.name}.yaml"
+        file.write_text(file.read_text() + "\nnonsense: true\n")
+        kill_and_wait(mount, "supervisor")
+        after = status(mount)
+        same = ("mountpoint", "transport", "transport_reason", "protocol", "since", "queue_depth")
+        assert {key: after[key] for key in same} == {key: before[key] for key in same}
+        assert after["pid"] != before["pid"]
+        assert not set(worker_pids_of(after)) & set(worker_pids_of(before))
+
+
+@both
+def test_a_stopped_worker_of_the_old_tree_does_not_live_on(tmp_path: Path, transport: str) -> None:
+    with keep_class(tmp_path, "Tree", transport=transport) as mount:
+        stopped = worker_pids(mount)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        kill_and_wait(mount, "supervisor")
+        assert stopped not in processes_of(mount.process.pid)
+        assert call(READ, mount.path / "f0", cpu=CPUS[0]) == content(2, 0, 8).decode()
+
+
+@both
+def test_a_mount_that_was_taken_away_meanwhile_is_not_made_again(tmp_path: Path, transport: str) -> None:
+    with keep_class(tmp_path, "Tree", transport=transport) as mount:
+        os.kill(mount.process.pid, signal.SIGSTOP)
+        kill(mount, "supervisor")
+        subprocess.run(["umount", "-l", mount.path], check=True, timeout=20)
+        os.kill(mount.process.pid, signal.SIGCONT)
+        assert mount.process.wait(PATIENCE) == 0
+        assert "unmounted while nobody served it" in mount.output()
+
+
+@both
+def test_a_mount_that_cannot_be_served_again_is_given_up(tmp_path: Path, transport: str) -> None:
+    with keep_class(tmp_path, "Tree", transport=transport) as mount, caller(CPUS[0]) as user:
+        user.ask(f"os.chdir('{mount.path}')")
+        (tmp_path / "mountfs.py").write_text("raise ImportError('gone')")
+        mount.exit_code = 1
+        wait_until_dead(mount, kill(mount, "supervisor"))
+        user.begin("os.stat('f0').st_size")
+        with pytest.raises(OSError, match=r"connection abort|not connected"):
+            user.finish(PATIENCE)
+        assert mount.process.wait(PATIENCE) == 1
+        assert "the mount is given up" in mount.output()
+        assert not is_mounted(mount.path)
+
+
+@both
+def test_stopping_while_nobody_serves_unmounts(tmp_path: Path, transport: str) -> None:
+    with keep_class(tmp_path, "Tree", transport=transport) as mount:
+        kill(mount, "supervisor")
+        mount.process.send_signal(signal.SIGTERM)
+        mount.exit_code = mount.process.wait(PATIENCE)
+        assert not is_mounted(mount.path)
+
+
+def test_the_holder_stays_small(tmp_path: Path) -> None:
+    with keep_class(tmp_path, "Tree") as mount:
+        lines = Path(f"/proc/{mount.process.pid}/smaps_rollup").read_text().splitlines()
+        (pss,) = [int(line.split()[1]) for line in lines if line.startswith("Pss:")]
+        assert pss < 8 << 10
