@@ -42,12 +42,15 @@ class WorkerProcess:
         self.pidfd = -1
         self.channel: socket.socket
         self.outbox: messages.Outbox
-        self.deaths: list[float] = []
+        self.early_deaths: list[float] = []
+        """When its processes died that had not come to serve (time.monotonic)."""
         self.failure: messages.Failed | None = None
+        self.trouble = ""
+        """Why it does not serve, while it is started again."""
         self.asked_to_die: float | None = None
         """When it was asked to, because a request hangs in it (time.monotonic)."""
         self.began = 0.0
-        """When this process became this worker (time.monotonic)."""
+        """When this process became this worker, and then when it began to serve (time.monotonic)."""
         self.turns = 0
         """The loop turns that it had taken when it was last seen to take one."""
         self.pinged: float | None = None

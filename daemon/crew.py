@@ -4,6 +4,7 @@ The rule a change must keep: a worker's death is seen to in one order. Its last 
 shared tables is put right, and only then does its successor start.
 """
 
+import gc
 import logging
 import signal
 import time
@@ -18,7 +19,7 @@ from ringmount.daemon.errands import Errands, statfs_on
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.mount import Mount, Phase
-from ringmount.workers import messages
+from ringmount.workers import death, messages
 from ringmount.workers.api import HandlePolicy
 from ringmount.workers.worker import EXIT_TRANSPORT, INTERRUPT_SIGNAL, SPARE
 
@@ -54,6 +55,8 @@ class Crew:
         self.watch_group = -1
         """See `ringmount.daemon.coherence.Coherence.group`."""
         self._restarts: list[tuple[float, WorkerProcess]] = []
+        self._waiting: list[WorkerProcess] = []
+        """Dead ones who get the next spare."""
         self.on_message: Callable[[WorkerProcess, messages.ToSupervisor], None]
         """A worker said something that is not about itself."""
         self.on_failure: Callable[[Failure], None]
@@ -73,6 +76,8 @@ class Crew:
 
     def start(self) -> None:
         """Starts the workers and waits until their filesystems are made. Raises Failure, Interrupted."""
+        gc.collect()
+        gc.freeze()  # a collection in a child would copy every page that it shares with this process
         for worker in self.workers:
             self._start(worker)
         self._await(State.PREPARED, PREPARE_PATIENCE, "preparing the filesystem")
@@ -102,6 +107,7 @@ class Crew:
     def start_no_more(self) -> None:
         """The mount is being stopped."""
         self._restarts.clear()
+        self._waiting.clear()
 
     def _start(self, worker: WorkerProcess) -> None:
         mount = self._mount
@@ -165,10 +171,15 @@ class Crew:
     def _act_on(self, worker: WorkerProcess, message: messages.ToSupervisor) -> None:
         if isinstance(message, messages.Prepared):
             worker.state = State.PREPARED
-            if self._mount.is_ready and worker is not self.spare:
+            if worker is self.spare:
+                if self._waiting and self._mount.is_ready:
+                    self._promote_spare(self._waiting.pop(0))
+            elif self._mount.is_ready:
                 self._tell_to_serve(worker)
         elif isinstance(message, messages.Serving):
             worker.state = State.SERVING
+            worker.began = time.monotonic()
+            worker.trouble = ""
             if self._mount.phase is not Phase.STARTING:
                 log.info("worker %d serves again (pid %d)", worker.index, worker.pid)
                 self.nudge(worker)
@@ -202,9 +213,10 @@ class Crew:
         while self._hear(worker):  # its last words
             pass
         self._unwatch(worker)
+        served = worker.state is State.SERVING
         code = worker.reap()
         if worker is self.spare:
-            self._spare_died()
+            self._spare_died(code)
             return
         record = self._mount.arena.worker(worker.index)
         if self._mount.policy is HandlePolicy.SHARED:
@@ -214,23 +226,40 @@ class Crew:
             return
         if code == 0 and record.died_of:  # by exec: see ringmount.workers.death
             code = -record.died_of
+        else:
+            record.died_of, record.died_from_outside = max(0, -code), 0
+        if record.died_of == death.REPLACE:  # its successor wants to know whether for a request that hung
+            record.died_from_outside = worker.asked_to_die is None
         if code == 0:
             self.on_end()
             return
         now = time.monotonic()
         record.deaths += 1
-        worker.deaths = [*worker.deaths[-31:], now]
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         log.error("worker %d (pid %d) died: %s", worker.index, worker.pid, how)
-        permanent = worker.failure.message if worker.failure is not None and worker.failure.permanent else None
-        decision = restart.after_death(worker.deaths, now, permanent)
+        if worker.failure is not None:
+            how = worker.failure.message
+        worker.early_deaths = [] if served else [*worker.early_deaths, now]
+        permanent = how if worker.failure is not None and worker.failure.permanent else None
+        decision = restart.after_death(worker.early_deaths, now, permanent, how)
         if isinstance(decision, restart.GiveUp):
             what = ExitCode.UNAVAILABLE if code == EXIT_TRANSPORT else ExitCode.FILESYSTEM
             self.on_failure(Failure(f"worker {worker.index} cannot serve: {decision.reason}", code=what))
-        elif self.spare.state is State.PREPARED:
-            self._promote_spare(worker)
-        else:
+            return
+        worker.trouble = "" if served else how
+        if decision.delay:
             self._restarts.append((now + decision.delay, worker))
+        else:
+            self._replace(worker)
+
+    def _replace(self, worker: WorkerProcess) -> None:
+        """Has the spare take a dead worker's place, which may still be on its way."""
+        if self.spare.state is State.PREPARED:
+            self._promote_spare(worker)
+        elif self.spare.state is State.STARTING:
+            self._waiting.append(worker)
+        else:
+            self._restarts.append((time.monotonic(), worker))
 
     def _recover_tables(self, worker: WorkerProcess) -> None:
         """Puts right what the worker was in the middle of in the tables that all share."""
@@ -248,13 +277,16 @@ class Crew:
         self._tell_to_serve(worker)
         self._restarts.append((time.monotonic() + SPARE_DELAY, self.spare))
 
-    def _spare_died(self) -> None:
+    def _spare_died(self, code: int) -> None:
         if self._mount.phase is Phase.STOPPING:
             return
         now = time.monotonic()
-        self.spare.deaths = [*self.spare.deaths[-31:], now]
+        for worker in self._waiting:
+            self._restarts.append((now, worker))
+        self._waiting.clear()
+        self.spare.early_deaths = [*self.spare.early_deaths[-restart.MOST :], now]
         permanent = self.spare.failure.message if self.spare.failure is not None else None
-        decision = restart.after_death(self.spare.deaths, now, permanent)
+        decision = restart.after_death(self.spare.early_deaths, now, permanent, f"exit code {code}")
         if isinstance(decision, restart.GiveUp):
             log.error("no spare worker: %s", decision.reason)
         else:

@@ -62,6 +62,8 @@ class Report:
                     "rescued": record.rescued,
                     "retried": record.retried,
                     "lost": record.lost,
+                    "quarantined": record.quarantined,
+                    "trouble": worker.trouble,
                     "in_flight": self._in_flight(worker.index),
                 }
             )

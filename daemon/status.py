@@ -30,6 +30,11 @@ class WorkerStatus(msgspec.Struct):
     bytes_written: int
     in_flight: int
     deaths: int
+    rescued: int = 0
+    retried: int = 0
+    lost: int = 0
+    quarantined: int = 0
+    trouble: str = ""
 
 
 class WatcherStatus(msgspec.Struct):
@@ -177,6 +182,11 @@ def details(found: Found) -> str:
     ]
     if status.watcher is not None:
         facts.append(("watcher", _watcher(status.watcher)))
+    if any(worker.deaths for worker in status.workers):
+        facts.append(("deaths", _deaths(status.workers)))
+    facts += [
+        (f"worker {worker.index}", f"does not serve: {worker.trouble}") for worker in status.workers if worker.trouble
+    ]
     rows = [WORKER_HEADING, *(_worker_row(worker) for worker in status.workers)]
     head = text.pairs([(name, one_line(value)) for name, value in facts])
     return f"{head}\n\n{text.table(rows)}"
@@ -187,6 +197,13 @@ def _watcher(watcher: WatcherStatus) -> str:
     who = "none at the moment" if watcher.pid is None else f"pid {watcher.pid}"
     events = f"{watcher.events} events, {watcher.own} of them our own, {watcher.overflows} overflows"
     return f"{watcher.kind} {where}, {who}, {events}, {watcher.sweeps} times all was dropped, {watcher.deaths} deaths"
+
+
+def _deaths(workers: list[WorkerStatus]) -> str:
+    """How often workers died, and what became of the requests that they had."""
+    names = ("rescued", "retried", "lost", "quarantined")
+    requests = ", ".join(f"{sum(getattr(worker, name) for worker in workers)} {name}" for name in names)
+    return f"{sum(worker.deaths for worker in workers)} of workers; of their requests {requests}"
 
 
 def _worker_row(worker: WorkerStatus) -> tuple[str, ...]:

@@ -1,10 +1,11 @@
 """Looks after the workers at intervals: one whose request hangs, or that takes no turn, is replaced."""
 
 import logging
+import signal
 
 from ringmount.daemon import hangs
 from ringmount.daemon.children import State, WorkerProcess
-from ringmount.daemon.crew import Crew
+from ringmount.daemon.crew import PREPARE_PATIENCE, Crew
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.mount import Mount
 from ringmount.workers import abi, codec, death
@@ -35,6 +36,8 @@ class Watch:
 
     def _look_at(self, worker: WorkerProcess, now: float) -> None:
         """Replaces a worker in which a request hangs, or that takes no turn. SETLKW may wait as long as it likes."""
+        if worker.state is not State.SERVING and now - worker.began < PREPARE_PATIENCE:
+            return
         arena = self._mount.arena
         since = ffi.new("uint64_t *")
         index = lib.rm_oldest(arena.c, worker.index, abi.Opcode.SETLKW, since)
@@ -49,6 +52,7 @@ class Watch:
                 self._mount.counts["hangs"] += 1
                 worker.asked_to_die = now
                 worker.kill(death.REPLACE)
+                worker.kill(signal.SIGCONT)  # a stopped process would not hear of it
             case hangs.Step.KILL:
                 log.error("worker %d does not die: killing it", worker.index)
                 worker.kill()

@@ -139,7 +139,7 @@ class Fate(Enum):
 
 
 def fate(deaths: int, may_repeat: bool, on_crash: str) -> Fate:
-    """`deaths`: of workers, by this request; `may_repeat`: a second run does no harm; `on_crash`: the mount's."""
+    """`deaths`: of workers, by this request; `may_repeat`: another run does no harm; `on_crash`: of the mount."""
     if deaths >= MOST_DEATHS:
         return Fate.QUARANTINE
     return Fate.RETRY if may_repeat and on_crash == "retry" else Fate.LOST
@@ -148,12 +148,12 @@ def fate(deaths: int, may_repeat: bool, on_crash: str) -> Fate:
 def is_guilty(died_of: int, from_outside: bool, seconds: float, timeout: float) -> bool:
     """Whether a worker's death is counted against a request that it had been working on for `seconds`.
 
-    `died_of`: the signal, 0 if that is not known. Not if another process wanted it dead; the supervisor does so when a
-    request takes longer than `timeout` (0: for ever), and then it was that one.
+    `died_of`: the signal, 0 if not known. `from_outside`: another process wanted it dead, for no request's sake.
+    The supervisor wants that when one takes longer than `timeout` (0: for ever), and then it was that one.
     """
-    if died_of == REPLACE:
-        return 0 < timeout < seconds
-    return not from_outside
+    if from_outside:
+        return False
+    return 0 < timeout < seconds if died_of == REPLACE else True
 
 
 def repeats_itself(opcode: int, op_in: memoryview) -> bool:

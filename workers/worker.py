@@ -258,12 +258,13 @@ class Worker:
             if fast is not None:
                 engine.transport.accelerate(fast)
         engine.transport.listen()
+        # A refused registration shows at once: fuse_uring_cmd completes it inside the submission.
+        self.turn(wait=False)
+        # Before anything of a predecessor's is run again, which may be what it hung in.
+        self.outbox.send(messages.Serving(serve.transport))
         for leftover in left:
             self._take_over(leftover)
         self.record.died_of = self.record.died_from_outside = 0
-        # A refused registration shows at once: fuse_uring_cmd completes it inside the submission.
-        self.turn(wait=False)
-        self.outbox.send(messages.Serving(serve.transport))
 
     def _take_over(self, leftover: recovery.Leftover) -> None:
         index, engine = leftover.index, self.engine
@@ -544,9 +545,10 @@ def main(setup: Setup, supervisor: int) -> int:
     outbox = messages.Outbox(setup.channel)
     try:
         _become(setup, supervisor)
+        gc.disable()  # an import makes no garbage worth looking for, and somebody may be waiting
         cls, options = load.load(setup.config, setup.search)
-        gc.collect()
         gc.freeze()
+        gc.enable()
         if setup.index == SPARE:
             outbox.send(messages.Prepared())
             assigned = _wait_for(setup.channel, messages.Assign)

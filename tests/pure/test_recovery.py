@@ -135,7 +135,9 @@ def test_a_request_that_two_workers_died_of_is_quarantined() -> None:
         (signal.SIGSEGV, True, 0.1, False),
         (signal.SIGTERM, True, 0.1, False),
         (REPLACE, True, 0.1, False),
-        (REPLACE, True, 1.5, True),
+        (REPLACE, True, 1.5, False),
+        (REPLACE, False, 0.5, False),
+        (REPLACE, False, 1.5, True),
     ],
 )
 def test_a_death_counts_against_the_request_that_may_have_caused_it(

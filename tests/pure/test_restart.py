@@ -5,10 +5,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringmount.daemon.restart import FIRST_DELAY, FREE, MAX_DELAY, WINDOW, GiveUp, Restart, after_death
+from ringmount.daemon.restart import FIRST_DELAY, FREE, MAX_DELAY, MOST, WINDOW, GiveUp, Restart, after_death
 
 NOW = 1000.0
-REMEMBERED = 32  # deaths of a worker that the supervisor keeps
 
 
 def delay(deaths: int, age: float = 0.0) -> float:
@@ -23,26 +22,33 @@ def test_the_first_deaths_cost_no_delay() -> None:
 
 
 def test_the_delay_doubles_from_then_on_up_to_a_limit() -> None:
-    delays = [delay(FREE + i) for i in range(1, 12)]
+    delays = [delay(deaths) for deaths in range(FREE + 1, MOST)]
     assert delays[0] == FIRST_DELAY
     assert all(later in (2 * earlier, MAX_DELAY) for earlier, later in pairwise(delays))
     assert delays[-1] == MAX_DELAY
 
 
 def test_deaths_of_long_ago_do_not_count() -> None:
-    assert delay(20, age=WINDOW) == 0.0
-    assert delay(20, age=WINDOW - 1) == MAX_DELAY
+    assert delay(MOST - 1, age=WINDOW) == 0.0
+    assert delay(MOST - 1, age=WINDOW - 1) == MAX_DELAY
 
 
 def test_what_would_fail_the_same_way_is_not_tried_again() -> None:
     assert after_death([NOW], NOW, "no such module") == GiveUp("no such module")
 
 
-def test_a_worker_that_keeps_dying_is_started_for_ever() -> None:
-    assert isinstance(after_death([NOW] * REMEMBERED, NOW, None), Restart)
+def test_a_worker_that_never_comes_to_serve_is_given_up_in_the_end() -> None:
+    assert isinstance(after_death([NOW] * (MOST - 1), NOW, None), Restart)
+    decision = after_death([NOW] * MOST, NOW, None, "SIGSEGV")
+    assert isinstance(decision, GiveUp)
+    assert "SIGSEGV" in decision.reason
 
 
-@given(st.lists(st.floats(0, NOW), max_size=REMEMBERED - 1))
+def test_a_worker_that_had_served_is_started_at_once_whatever_was_before() -> None:
+    assert after_death([], NOW, None) == Restart(0.0)
+
+
+@given(st.lists(st.floats(0, NOW), max_size=MOST - 2))
 def test_no_history_delays_beyond_the_limit(deaths: list[float]) -> None:
     decision = after_death(sorted([*deaths, NOW]), NOW, None)
     assert isinstance(decision, Restart)

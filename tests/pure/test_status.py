@@ -106,6 +106,7 @@ def test_details_show_every_worker(mounts: Set, monkeypatch: pytest.MonkeyPatch)
         "buffers    2 queues of 8, 16.1 MiB at most",
         "nodes      5",
         "kernel     7 forgets",
+        "deaths     4 of workers; of their requests 0 rescued, 0 retried, 0 lost, 0 quarantined",
         "",
         "WORKER  CPU  PID  STATE    REQUESTS  ERRORS  READ   WRITTEN  BUSY  DEATHS  RSS",
         "0       0    -    serving  12        3       4 KiB  0 B      1     2       -",
