@@ -166,6 +166,8 @@ class Crew:
             if message is None:
                 return False
             self._act_on(worker, message)
+            if worker.state is State.DEAD:  # a spare that was promoted: what comes next is said by its new self
+                return False
         return True
 
     def _act_on(self, worker: WorkerProcess, message: messages.ToSupervisor) -> None:

@@ -28,8 +28,8 @@ def test_no_call_hangs_and_hardly_one_fails_while_workers_are_killed(tmp_path: P
     assert not storm.hung
     assert not storm.wrong
     assert storm.count("lost") == storm.count("quarantined") == 0
-    # What the kernel had handed to a ring and not yet written to its entry is cancelled by it (docs/reliability.md).
+    # What the kernel had handed to a ring and not yet written to its entry ends there (docs/reliability.md).
     if transport == "dev_fuse":
         assert not storm.failures
-    assert all(failure.endswith(" ECANCELED") for failure in storm.failures)
+    assert all(failure.endswith((" ECANCELED", " EINTR")) for failure in storm.failures)
     assert storm.failed <= 2 * storm.count("deaths")
