@@ -214,6 +214,8 @@ class Crew:
     def _died(self, worker: WorkerProcess) -> None:
         while self._hear(worker):  # its last words
             pass
+        if worker.state is State.DEAD:  # a spare that was promoted by them: it has died as what it is by now
+            return
         self._unwatch(worker)
         served = worker.state is State.SERVING
         code = worker.reap()
