@@ -68,6 +68,8 @@ class Mount:
             raise Failure("this machine's CPUs are others than when the mount was made", code=ExitCode.RESOURCES)
         self._open_tables()
         self.nodes.recover()
+        self.handles.lose_descriptors()
+        arena.section("fd_owners")[:] = bytes(arena.section_size("fd_owners"))
         for index in range(arena.workers):
             self.handles.sweep(index)
             arena.worker(index).died_from_outside = 1  # it is not counted against the requests that they had

@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,6 +121,8 @@ class FakeNodes:
 
 class FakeHandles:
     """The handles' table as a dict."""
+
+    reopen_descriptor: Callable[[NodeId, int], int] | None = None
 
     def __init__(self) -> None:
         self.open: dict[int, tuple[NodeId, int, int]] = {}

@@ -49,7 +49,7 @@ the kernel may assume, and what ENOSYS does.
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NewType, Protocol, TypeAlias, TypeVar
 
@@ -342,6 +342,13 @@ class Nodes(Protocol):
 
 class Handles(Protocol):
     """The table of open files that all workers share (policies `shared` and `reopen`)."""
+
+    reopen_descriptor: Callable[[NodeId, int], int] | None
+    """Policy `shared`: opens a node again with these flags of open(2), and returns the descriptor.
+
+    Descriptors live as long as one process of the mount does. When all died (`run --keep`), files are open on: `fd`
+    then opens the file beneath again by this, which is not to create or truncate anything.
+    """
 
     def add(self, node: NodeId, flags: int, fd: int = -1) -> Handle:
         """Records an open file. With `fd` the descriptor belongs to the handle from here on.

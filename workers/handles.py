@@ -9,7 +9,7 @@ Rule for a change here: `fd` is on the way of every READ and WRITE; it stays a l
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -64,6 +64,7 @@ class HandleTable:
         self._base = ffi.cast("char *", address)
         self._worker = worker
         self._local: dict[Handle, Any] = {}
+        self.reopen_descriptor: Callable[[NodeId, int], int] | None = None
         self._check(lib.rm_handles_create(self._base, size) if create else lib.rm_handles_open(self._base, size))
         words = ffi.buffer(self._base + 4096, lib.rm_handles_capacity(self._base) * 8)
         self._words = memoryview(words).cast("Q").toreadonly()
@@ -93,8 +94,21 @@ class HandleTable:
             raise _error(-errno.EBADF) from None
         state = word & _SLOT
         if word >> 32 != fh >> 32 or state <= _NO_DESCRIPTOR or state >= _FILLING:
-            raise _error(-errno.EBADF)
+            return self._reopened(fh)
         return state - 2
+
+    def _reopened(self, fh: Handle) -> int:
+        """A descriptor for a handle that lost its own (`lose_descriptors`). OSError EBADF if it had none."""
+        handle = self.get(fh)
+        if handle.fd >= 0:  # another worker was quicker
+            return handle.fd
+        if self.reopen_descriptor is None:
+            raise _error(-errno.EBADF)
+        fd = self.reopen_descriptor(handle.node, handle.flags)
+        found: int = lib.rm_handles_supply(self._base, fh, fd)
+        if found != fd:
+            os.close(fd)
+        return self._check(found)
 
     def info(self, fh: Handle) -> tuple[NodeId, int]:
         """The handle's node and open flags. OSError EBADF."""
@@ -142,6 +156,13 @@ class HandleTable:
     def note(self, fh: Handle, lock_owner: int = 0, extra: int = 0) -> None:
         """Keeps two numbers with the handle, for a successor. OSError EBADF."""
         self._check(lib.rm_handles_note(self._base, fh, lock_owner, extra))
+
+    def lose_descriptors(self) -> int:
+        """Takes the descriptors from all handles, whose table of descriptors is gone; returns how many had one.
+
+        Only while no worker runs.
+        """
+        return int(lib.rm_handles_lose_fds(self._base))
 
     def iterate(self) -> Iterator[HandleInfo]:
         """All handles, each as of the instant it is read."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from mount.clients import call, caller, client, cpus, said, serve_class, status, wait_for, worker_pids
 from mount.filesystems import content
-from mount.support import TRANSPORTS, ServedMount, is_mounted, processes_of
+from mount.support import TRANSPORTS, ServedMount, is_mounted, processes_of, serve
 
 CPUS = cpus()
 READ = "import sys; sys.stdout.write(open(sys.argv[1]).read(8))"
@@ -151,3 +151,78 @@ def test_the_holder_stays_small(tmp_path: Path) -> None:
         lines = Path(f"/proc/{mount.process.pid}/smaps_rollup").read_text().splitlines()
         (pss,) = [int(line.split()[1]) for line in lines if line.startswith("Pss:")]
         assert pss < 8 << 10
+
+
+OPEN_FILES = """
+import errno, fcntl, os, sys
+root = sys.argv[1]
+os.chdir(f"{root}/folder")
+written = os.open("written", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+os.write(written, b"before ")
+appended = os.open("appended", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0)
+os.write(appended, b"before ")
+read = open("read", "rb", buffering=0)
+assert read.read(7) == b"before "
+fcntl.lockf(written, fcntl.LOCK_EX)
+fcntl.flock(read, fcntl.LOCK_EX)
+listing = os.scandir(f"{root}/many")
+names = {next(listing).name}
+print("ready", flush=True)
+sys.stdin.readline()
+os.write(written, b"after")
+os.write(appended, b"after")
+assert os.pread(written, 100, 0) == b"before after", os.pread(written, 100, 0)
+assert read.read() == b"after"
+assert open("appended").read() == "before after"
+assert os.listdir(".") and os.getcwd() == f"{root}/folder"
+names |= {entry.name for entry in listing}
+assert len(names) == 2000, len(names)
+os.ftruncate(written, 3)
+assert os.fstat(written).st_size == 3
+print("done", flush=True)
+sys.stdin.readline()
+"""
+LOCK = """
+import fcntl, sys
+for lock in (fcntl.lockf, fcntl.flock):
+    name = "written" if lock is fcntl.lockf else "read"
+    try:
+        lock(open(f"{sys.argv[1]}/folder/{name}", "r+b"), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        continue
+    sys.exit("not locked any more")
+"""
+
+
+@pytest.mark.parametrize(
+    ("transport", "victims", "fast"),
+    [
+        pytest.param("io_uring", "supervisor", True, marks=pytest.mark.ring),
+        pytest.param("io_uring", "all", False, marks=pytest.mark.ring),
+        ("dev_fuse", "all", True),
+    ],
+)
+def test_files_stay_open_and_locked(tmp_path: Path, transport: str, victims: str, fast: bool) -> None:
+    source = tmp_path / "source"
+    (source / "folder").mkdir(parents=True)
+    (source / "folder/read").write_text("before after")
+    (source / "many").mkdir()
+    for i in range(2000):
+        (source / f"many/{i}").touch()
+    options = {"source": str(source), "fast": fast}
+    settings: dict[str, Any] = {"timeouts": {"attr": 0, "entry": 0}, "cache": "none", "transport": transport}
+    with (
+        serve(tmp_path, filesystem="passthrough", options=options, arguments=["--keep"], **settings) as mount,
+        client(OPEN_FILES, mount.path) as user,
+    ):
+        pipes = user.process
+        assert pipes.stdin is not None
+        assert pipes.stdout is not None
+        assert pipes.stdout.readline() == "ready\n"
+        kill_and_wait(mount, victims)
+        pipes.stdin.write("\n")
+        pipes.stdin.flush()
+        assert pipes.stdout.readline() == "done\n"
+        call(LOCK, mount.path)
+        pipes.stdin.write("\n")
+        assert user.result() == ""

@@ -56,6 +56,41 @@ def test_any_descriptor_can_be_kept(table: Table, fd: int) -> None:
     assert table.remove(fh) == fd
 
 
+def test_descriptors_that_died_are_opened_again_when_they_are_needed(table: Table) -> None:
+    opened, unopened = table.add(NODE, os.O_RDWR, 5), table.add(NODE, 0)
+    assert table.lose_descriptors() == 1
+    assert errno_of(lambda: table.fd(opened)) == "EBADF"
+    asked: list[tuple[NodeId, int]] = []
+
+    def reopen(node: NodeId, flags: int) -> int:
+        asked.append((node, flags))
+        return os.open("/dev/null", os.O_RDWR)
+
+    table.reopen_descriptor = reopen
+    fd = table.fd(opened)
+    assert (table.fd(opened), table.also(1).fd(opened)) == (fd, fd)
+    assert asked == [(NODE, os.O_RDWR)]
+    assert table.remove(opened) == fd
+    os.close(fd)
+    assert table.remove(unopened) == -1
+    assert errno_of(lambda: table.fd(opened)) == "EBADF"
+
+
+def test_of_two_workers_that_open_a_file_again_one_is_believed(table: Table) -> None:
+    fh, other = table.add(NODE, os.O_RDWR, 5), table.also(1)
+    table.lose_descriptors()
+    first: list[int] = []
+
+    def reopen_late(node: NodeId, flags: int) -> int:
+        other.reopen_descriptor = lambda node, flags: os.open("/dev/null", os.O_RDWR)
+        first.append(other.fd(fh))
+        return os.open("/dev/null", os.O_RDWR)
+
+    table.reopen_descriptor = reopen_late
+    assert table.fd(fh) == first[0] == other.fd(fh)
+    os.close(table.remove(fh))
+
+
 def test_a_handle_without_a_descriptor_is_known_and_has_none(table: Table) -> None:
     fh = table.add(NODE, os.O_RDONLY)
     assert table.info(fh) == (NODE, os.O_RDONLY)

@@ -76,9 +76,10 @@ bool rm_do_release(struct call *call)
 		return false;
 	int fd = rm_handles_remove(call->setup->handles, call->setup->worker, in->fh);
 
-	if (fd < 0)
+	if (fd < -1)
 		return false;
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	return answer(call, 0);
 }
 

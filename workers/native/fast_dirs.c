@@ -80,9 +80,10 @@ bool rm_do_releasedir(struct call *call)
 	const struct release_in *in = call->in;
 	int fd = rm_handles_remove(call->setup->handles, call->setup->worker, in->fh);
 
-	if (fd < 0)
+	if (fd < -1)
 		return false;
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	return answer(call, 0);
 }
 

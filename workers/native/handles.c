@@ -238,6 +238,34 @@ int rm_handles_remove(void *base, int worker, uint64_t fh)
 	return fd_of(word);
 }
 
+int rm_handles_supply(void *base, uint64_t fh, int fd)
+{
+	struct handles *handles = base;
+	uint64_t word = find(handles, fh);
+
+	while (word && fd_of(word) < 0)
+		if (atomic_compare_exchange_strong(word_at(handles, (uint32_t)fh), &word,
+						   word_of(fh >> 32, (uint32_t)fd + 2)))
+			return fd;
+		else
+			word = find(handles, fh);
+	return word ? fd_of(word) : -EBADF;
+}
+
+int rm_handles_lose_fds(void *base)
+{
+	struct handles *handles = base;
+	uint32_t top = atomic_load(&handles->top);
+	int n = 0;
+	for (uint32_t slot = 1; slot < top; slot++) {
+		uint64_t word = atomic_load_explicit(word_at(handles, slot), memory_order_relaxed);
+		if (is_live(word) && fd_of(word) >= 0)
+			n += atomic_compare_exchange_strong(word_at(handles, slot), &word,
+							    word_of(word >> 32, NO_DESCRIPTOR));
+	}
+	return n;
+}
+
 int rm_handles_sweep(void *base, int worker)
 {
 	struct handles *handles = base;

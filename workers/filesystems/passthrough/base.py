@@ -11,6 +11,7 @@ from ringmount.workers.filesystems.passthrough import options as opts
 from ringmount.workers.filesystems.passthrough.credentials import Credentials
 from ringmount.workers.filesystems.passthrough.identity import BY_HANDLE, BY_NAME, DEVICE
 from ringmount.workers.filesystems.passthrough.objects import Objects
+from ringmount.workers.filesystems.passthrough.openflags import backing_flags
 
 RESERVE = 32
 """Descriptors that open files leave to each worker."""
@@ -55,6 +56,7 @@ class Base(Filesystem):
         self.credentials = Credentials(checks=not mount.default_permissions)
         self.objects = Objects(options.source, mount, self.credentials)
         self.handles = mount.handles
+        self.handles.reopen_descriptor = self._open_again
         self.fd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE * mount.workers
         """Open files take no descriptor from here on: lookups need some for a moment."""
         if self.credentials.checks:
@@ -91,7 +93,16 @@ class Base(Filesystem):
 
     def close(self, fh: Handle) -> None:
         """Ends an open file."""
-        os.close(self.handles.remove(fh))
+        fd = self.handles.remove(fh)
+        if fd >= 0:
+            os.close(fd)
+
+    def _open_again(self, node: NodeId, flags: int) -> int:
+        """Opens what was open when all workers died. ESTALE for what has no name left, and was not stored."""
+        if flags & os.O_PATH:  # held for an object without a name (byname)
+            raise OSError(errno.ESTALE, "its descriptor is gone")
+        with self.credentials.worker():  # the caller had it open already
+            return self.objects.open(node, backing_flags(flags) & ~os.O_TRUNC)
 
 
 def as_caller(credentials: Credentials, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -159,13 +159,18 @@ class ByName:
 
     def _unpin(self, node: NodeId, fh: Handle, value: bytes) -> None:
         self._nodes.replace(node, value)
-        os.close(self._handles.remove(fh))
+        self._close(fh)
 
     def _keep(self, node: NodeId, fh: Handle) -> None:
         self._pins.setdefault(node, []).append(fh)
         self._nodes.watch(node)
 
+    def _close(self, fh: Handle) -> None:
+        fd = self._handles.remove(fh)
+        if fd >= 0:
+            os.close(fd)
+
     def forget(self, node: NodeId) -> None:
         """Drops what was pinned here for the node."""
         for fh in self._pins.pop(node, ()):
-            os.close(self._handles.remove(fh))
+            self._close(fh)

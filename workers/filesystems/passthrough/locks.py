@@ -95,7 +95,8 @@ class Owners:
         except OSError:  # another worker was quicker
             return
         self._nodes.give_back(entry)
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
 
 
 def _key(node: NodeId, owner: int) -> bytes:
