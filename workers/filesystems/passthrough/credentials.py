@@ -84,14 +84,14 @@ class Credentials:
         """Makes a write to the file at `fd` clear what a write by this caller clears: S_ISUID, and S_ISGID.
 
         S_ISGID of a file that is not group-executable stays for the members of its group
-        (setattr_should_drop_sgid), so there the groups count as well.
+        (setattr_should_drop_sgid), so there the groups count as well. Within `caller` that is so already.
         """
-        if not needed or not self.switches:
+        if not needed or not self.switches or self.acting is not None:
             return NOBODY_ELSE
         mode = os.fstat(fd).st_mode
         if not mode & (stat.S_ISUID | stat.S_ISGID):
             return NOBODY_ELSE
-        if mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID and self.acting is None:
+        if mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID:
             return ActingAs(self, self.uid, ctx.gid, ctx.groups, self._without_fsetid)
         return self._privilege_free
 
