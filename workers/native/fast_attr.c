@@ -145,16 +145,12 @@ static int change(struct call *call, const struct setattr_in *in, struct borrowe
 
 static bool set_attributes(struct call *call, const struct setattr_in *in, struct borrowed node)
 {
-	bool changes = in->valid & SET_ANY, owner = in->valid & SET_OWNER, changed;
-	bool kills = in->valid & SET_SIZE && in->valid & SET_KILL;
+	bool owner = in->valid & SET_OWNER || !(in->valid & SET_ANY), changed; /* see attributes.py: chown */
+	bool kills = owner || (in->valid & SET_SIZE && in->valid & SET_KILL);
 	struct stat st;
 
-	if ((kills || !changes) && fstat(node.fd, &st))
-		return false;
-	if (kills && st.st_mode & (S_ISUID | S_ISGID))
-		return false;
-	if (!changes)            /* see attributes.py: chown */
-		owner = call->uid == 0 || call->uid == st.st_uid;
+	if (kills && (fstat(node.fd, &st) || st.st_mode & (S_ISUID | S_ISGID)))
+		return false;    /* credentials.py, privilege_free: which of them stay */
 	int error = change(call, in, node, owner, &changed);
 
 	if (!error && !fstat(node.fd, &st))

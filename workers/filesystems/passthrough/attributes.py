@@ -23,8 +23,8 @@ def is_empty(changes: SetAttr) -> bool:
 def chown(fd: int, changes: SetAttr) -> None:
     """chown(2), with which the filesystem beneath clears S_ISUID and the like.
 
-    A SETATTR that changes nothing is chown(-1, -1), by anybody: fuse_setattr takes out the flags that say what it is to
-    clear. Or it announces a write that must clear them (file_remove_privs), which the write then does by itself.
+    A SETATTR that changes nothing is chown(-1, -1), which anybody may do: fuse_setattr takes out the flags that say
+    what it is to clear. Or it announces a write that must clear the same (file_remove_privs).
     """
     uid = -1 if changes.uid is None else changes.uid
     gid = -1 if changes.gid is None else changes.gid
@@ -53,12 +53,9 @@ class Attributes(Base):
 
     def setattr(self, ctx: Context, node: NodeId, changes: SetAttr, fh: Handle | None) -> AttrLike:
         with self.objects.borrow(node) as fd:
-            if (
-                changes.uid is not None
-                or changes.gid is not None
-                or (is_empty(changes) and ctx.uid in (0, os.fstat(fd).st_uid))
-            ):
-                chown(fd, changes)
+            if changes.uid is not None or changes.gid is not None or is_empty(changes):
+                with self.credentials.privilege_free(ctx, fd, ctx.uid != 0):
+                    chown(fd, changes)
             if changes.mode is not None:
                 os.chmod(proc_path(fd), stat.S_IMODE(changes.mode))
             if changes.size is not None:
