@@ -85,7 +85,7 @@ class Files(Base):
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP and self.read_flags:
                 return ReadFrom(fd, offset)
-            if error.errno == errno.EINVAL and clear_direct(fd):
+            if error.errno == errno.EINVAL and clear_flag(fd, os.O_DIRECT):
                 return os.preadv(fd, [buffer], offset)
             raise
         return done
@@ -137,9 +137,14 @@ class Files(Base):
     ) -> int:
         if flags:
             raise OSError(errno.EINVAL, "no flags are known")
-        fd_out = self._fd(fh_out)
+        fd, fd_out, length = self._fd(fh), self._fd(fh_out), min(length, COPY_MOST)
         with self.credentials.privilege_free(ctx, fd_out, ctx.uid != 0):
-            return os.copy_file_range(self._fd(fh), fd_out, min(length, COPY_MOST), offset, offset_out)
+            try:
+                return os.copy_file_range(fd, fd_out, length, offset, offset_out)
+            except OSError as error:  # the kernel has refused callers with O_APPEND, so this one took it off
+                if error.errno == errno.EBADF and clear_flag(fd_out, os.O_APPEND):
+                    return os.copy_file_range(fd, fd_out, length, offset, offset_out)
+                raise
 
     @repeatable  # each of IOCTLS asks, or sets all that it changes
     def ioctl(
@@ -168,14 +173,14 @@ def write_at(fd: int, data: memoryview, offset: int, how: int) -> int:
     except OSError as error:
         if error.errno == errno.EPERM and how == RWF_NOAPPEND:  # the append-only attribute allows nothing else
             return os.pwritev(fd, [data], offset, RWF_APPEND)
-        if error.errno == errno.EINVAL and clear_direct(fd):
+        if error.errno == errno.EINVAL and clear_flag(fd, os.O_DIRECT):
             return os.pwritev(fd, [data], offset, how)
         raise
 
 
-def clear_direct(fd: int) -> bool:
-    """Takes O_DIRECT off an open file; False if it was not on."""
+def clear_flag(fd: int, flag: int) -> bool:
+    """Takes O_DIRECT or O_APPEND off an open file; False if it was not on."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    if flags & os.O_DIRECT:
-        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-    return bool(flags & os.O_DIRECT)
+    if flags & flag:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~flag)
+    return bool(flags & flag)
