@@ -4,7 +4,11 @@ fcntl(2) locks belong to a process, and by the descriptor table that they share 
 keep two callers apart. Open file description locks (F_OFD_SETLK) belong to an open file, so each caller (`owner`, the
 kernel's number for a process's descriptor table) gets an open file of its own for each file it locks. Which one is
 known to all workers: an entry of the table of nodes, by file and owner, names its handle. The caller's close(2) of the
-file drops it, and with it the locks. flock(2) locks belong to an open file to begin with, and are put on the handle's
+file drops it, and with it the locks.
+
+A caller's own open file description locks come with a number of that open file as the owner. Only RELEASE tells of its
+end, without that number (fuse_setlk passes on no unlock at close): what was locked by a handle is noted, and what is
+still locked then goes with the handle. flock(2) locks belong to an open file to begin with, and are put on the handle's
 own.
 
 Waiting is asking again, at growing intervals. What the kernel's own locks (`locks: kernel`) do beyond this: find
@@ -14,6 +18,7 @@ deadlocks, tell who holds a lock, wake at once, and survive a restart of the dae
 import asyncio
 import errno
 import fcntl
+import itertools
 import os
 import struct
 from collections.abc import Callable
@@ -29,6 +34,9 @@ FLOCK = struct.Struct("hhqqi4x")
 
 OWNER_KEY = struct.Struct("<cQQ")
 OWNER_VALUE = struct.Struct("<Q")
+USE_KEY = struct.Struct("<cQQ")
+USE_VALUE = struct.Struct("<QQ")
+"""An owner that locked by a handle, and the handle that held its locks then: a later one belongs to other locks."""
 
 SHORTEST_WAIT = 0.001
 LONGEST_WAIT = 0.05
@@ -98,6 +106,38 @@ class Owners:
         if fd >= 0:
             os.close(fd)
 
+    def note(self, node: NodeId, owner: int, fh: Handle) -> None:
+        """Remembers that this owner has locked by `fh`."""
+        entry = self._nodes.find(_key(node, owner))
+        if entry is None:
+            return
+        use = USE_VALUE.pack(owner, self._handle(entry))
+        for number in itertools.count():
+            key = USE_KEY.pack(b"U", fh, number)
+            known = self._nodes.find(key)
+            if known is not None and self._nodes.value(known) == use:
+                return
+            if known is not None and USE_VALUE.unpack(self._nodes.value(known))[0] != owner:
+                continue
+            if known is not None:
+                self._nodes.give_back(known)
+            made = self._nodes.take(key, use)
+            if self._nodes.value(made) == use:
+                return
+            self._nodes.give_back(made)  # another worker was quicker, for another owner
+
+    def end(self, node: NodeId, fh: Handle) -> None:
+        """Ends the locks that were made by `fh`, which is gone for good."""
+        for number in itertools.count():
+            known = self._nodes.find(USE_KEY.pack(b"U", fh, number))
+            if known is None:
+                return
+            owner, holder = USE_VALUE.unpack(self._nodes.value(known))
+            self._nodes.give_back(known)
+            entry = self._nodes.find(_key(node, owner))
+            if entry is not None and self._handle(entry) == holder:
+                self.drop(node, owner)
+
 
 def _key(node: NodeId, owner: int) -> bytes:
     return OWNER_KEY.pack(b"L", node, owner)
@@ -116,6 +156,10 @@ class Locks(Files):
         self._owners.drop(node, lock_owner)
         super().flush(ctx, node, fh, lock_owner)
 
+    def release(self, ctx: Context, node: NodeId, fh: Handle, flags: int, flock_owner: int | None) -> None:
+        self._owners.end(node, fh)
+        super().release(ctx, node, fh, flags, flock_owner)
+
     def getlk(self, ctx: Context, node: NodeId, fh: Handle, owner: int, lock: Lock) -> Lock:
         fd = self._owners.find(node, owner)
         if fd is None:
@@ -128,6 +172,7 @@ class Locks(Files):
         if lock.type == fcntl.F_UNLCK and self._owners.find(node, owner) is None:
             return
         await until_free(ctx, wait, lambda: fcntl.fcntl(self._owners.open(node, owner), fcntl.F_OFD_SETLK, data))
+        self._owners.note(node, owner, fh)
 
     async def flock(self, ctx: Context, node: NodeId, fh: Handle, owner: int, operation: int, wait: bool) -> None:
         fd = self.handles.fd(fh)
