@@ -37,7 +37,11 @@ class Attributes(Base):
         inode = self._inode(node)
         self.permission.demand_change(ctx, inode, changes, fh is not None)
         now = self.clock()
-        if changes.size is not None:
+        mode = inode.st_mode
+        # As tmpfs: truncate(2) of a file without blocks to the size that it has changes no times; ftruncate(2) does.
+        is_same = changes == SetAttr(size=inode.st_size, kill_suidgid=changes.kill_suidgid)
+        is_idle = is_same and fh is None and not inode.st_blocks
+        if changes.size is not None and not is_idle:
             self._resize(inode, changes.size, now)
         if changes.uid is not None:
             inode.st_uid = changes.uid
@@ -51,7 +55,10 @@ class Attributes(Base):
             inode.st_atime_ns = now if changes.atime_ns == NOW else changes.atime_ns
         if changes.mtime_ns is not None:
             inode.st_mtime_ns = now if changes.mtime_ns == NOW else changes.mtime_ns
-        inode.st_ctime_ns = now if changes.ctime_ns is None else changes.ctime_ns
+        if changes.ctime_ns is not None:
+            inode.st_ctime_ns = changes.ctime_ns
+        elif not is_idle or inode.st_mode != mode:
+            inode.st_ctime_ns = now
         return inode
 
     def access(self, ctx: Context, node: NodeId, mask: int) -> None:

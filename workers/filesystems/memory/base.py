@@ -123,7 +123,7 @@ class Base(Filesystem):
 
     def _drop_privileges(self, ctx: Context, inode: Inode, kill_suidgid: bool) -> None:
         """A program that is changed or gets another owner loses these: file_remove_privs() in the kernel."""
-        if PRIVILEGE in inode.xattrs:
+        if inode.xattrs.get(PRIVILEGE):  # an empty one is none (cap_inode_need_killpriv)
             self._store_xattr(inode, PRIVILEGE, None)
         if kill_suidgid and inode.st_mode & (stat.S_ISUID | stat.S_ISGID):
             inode.st_mode = mode_without_privileges(ctx, inode)
