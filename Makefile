@@ -4,12 +4,13 @@ SHELL := /bin/bash
 BIN := .venv/bin
 PYTEST_ARGS ?=
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 300
 
 # The caches that root leaves behind belong to the owner of the checkout. -h: never follow a link.
 caches = $$(ls -d .*_cache .hypothesis 2>/dev/null)
 give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml Makefile $(caches)
 
-.PHONY: help setup dev run test lint types format fuzz bench dist clean
+.PHONY: help setup dev run test lint types format fuzz soak-differential bench dist clean
 .NOTPARALLEL:
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo 'make lint        ruff, mypy --strict, import-linter'
 	@echo 'make format      let ruff format the code and sort the imports'
 	@echo 'make fuzz        fuzz the decoders for FUZZ_SECONDS=60 each'
+	@echo 'sudo make soak-differential  random calls on mounts and on native folders, SOAK_SECONDS=300 for each kind'
 	@echo 'sudo make bench  ringmount beside its peers, into docs/bench/, 25 minutes (QUICK=1: 3, into build/bench/)'
 	@echo 'make dist        source archive and wheel in dist/'
 	@echo 'make clean       remove what these commands made, .venv too'
@@ -68,6 +70,12 @@ fuzz:
 	     echo "== $$name, $(FUZZ_SECONDS) seconds"; \
 	     $(BIN)/python -P "$$target" -max_total_time=$(FUZZ_SECONDS) "build/fuzz/$$name" tests/fuzz/corpus; \
 	 done
+
+# Ends with the first difference, made short, as a case for tests/mount/differential/test_cases.py.
+soak-differential: dev
+	@.ci/ring
+	@RINGMOUNT_SOAK=$(SOAK_SECONDS) $(BIN)/python -P -m pytest -x tests/mount/differential/soak.py $(PYTEST_ARGS); \
+	 result=$$?; $(give_back); exit $$result
 
 # The bench brings what it needs besides (bench/prepare.py); BENCH_ARGS goes to bench/run.py.
 bench: dev

@@ -22,9 +22,6 @@ TESTS = Path(__file__).parent
 RING_SWITCH = Path("/sys/module/fuse/parameters/enable_uring")
 FOLDER_NEEDS = {"ring": "ring", "mount": "mount", "systemd": "root"}
 
-# A soak: RINGMOUNT_SOAK=N pytest tests/mount/differential tries N random runs of each target.
-collect_ignore_glob = [] if os.environ.get("RINGMOUNT_SOAK") else ["mount/differential/test_*"]
-
 # Examples take as long as a busy machine lets them; in CI the same ones are tried every time.
 settings.register_profile("ringmount", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("ringmount")

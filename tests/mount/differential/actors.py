@@ -1,8 +1,13 @@
-"""Processes that make the system calls: each a user's, pinned to a CPU, with open files and locks of its own."""
+"""Processes that make the system calls: each a user's, pinned to a CPU, with open files and locks of its own.
 
+Nothing else touches a mount, so that a call that does not return ends the test and does not hang it.
+"""
+
+import contextlib
 import ctypes
 import os
 import signal
+import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, Pipe
@@ -12,11 +17,13 @@ from mount.posix.users import User, fork
 
 PATIENCE = 30.0
 """Seconds that a message's calls may take."""
+FAREWELL = 2.0
+"""Seconds that a killed process may take to die: one whose request a dead server has stays until the mount is gone."""
 
 _PR_SET_PDEATHSIG = 1
 
-Call = tuple[object, ...]
-"""An operation of `World` by name, and its arguments; or one of the process itself: umask, move, begin."""
+Step = tuple[object, ...]
+"""An operation of `World` by name, and its arguments; or one of the process itself: begin, umask, move."""
 
 
 class Hung(Exception):
@@ -28,18 +35,22 @@ class Actor:
 
     def __init__(self, user: User, cpu: int) -> None:
         self.user = user
+        self.cpu = cpu
         self._connection, child = Pipe()
         self.pid = fork()
         if self.pid == 0:
             try:
+                self._connection.close()  # else it would not see the test's end
                 _act(child, user, cpu)
+            except EOFError:
+                os._exit(0)
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(1)
         child.close()
 
-    def tell(self, calls: Sequence[Call]) -> None:
+    def tell(self, calls: Sequence[Step]) -> None:
         """Lets it begin; `hear` waits."""
         self._connection.send(list(calls))
 
@@ -56,15 +67,18 @@ class Actor:
         return self.hear()[0]
 
     def end(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
         self._connection.close()
+        os.kill(self.pid, signal.SIGKILL)
+        deadline = time.monotonic() + FAREWELL
+        while os.waitpid(self.pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
 
 def _act(connection: Connection, user: User, cpu: int) -> None:
     """What the process does until it is killed."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     os.sched_setaffinity(0, [cpu])
+    os.chdir("/")
     user.become()
     os.umask(0o022)
     worlds: list[World] = []
@@ -81,15 +95,17 @@ def another_cpu(cpu: int) -> int:
 
 
 def _do(worlds: list[World], operation: str, *arguments: object) -> tuple[object, ...]:
-    if operation == "begin":
-        worlds[:] = [World(root) for root in arguments if isinstance(root, bytes)]
-        return ()
-    if operation == "umask":
-        (mask,) = arguments
-        assert isinstance(mask, int)
-        os.umask(mask)
-        return ()
-    if operation == "move":
-        os.sched_setaffinity(0, [another_cpu(*os.sched_getaffinity(0))])
-        return ()
+    match operation, arguments:
+        case "begin", (bytes(name), *tops):
+            for world in worlds:
+                with contextlib.suppress(OSError):
+                    world.end()
+            worlds[:] = [World(top, top + b"/" + name) for top in tops if isinstance(top, bytes)]
+            return ()
+        case "umask", (int(mask),):
+            os.umask(mask)
+            return ()
+        case "move", ():
+            os.sched_setaffinity(0, [another_cpu(*os.sched_getaffinity(0))])
+            return ()
     return tuple(world.call(operation, *arguments) for world in worlds)

@@ -86,6 +86,19 @@ def utimensat_raw(path: AnyPath, atime: tuple[int, int], mtime: tuple[int, int])
     _checked(_libc.utimensat(AT_FDCWD, _path(path), times, 0))
 
 
+def name_to_handle(path: AnyPath) -> bytes:
+    """struct file_handle of the object itself, be it a link."""
+    buffer = ctypes.create_string_buffer(struct.pack("Ii", 128, 0), 8 + 128)
+    mount_id = ctypes.c_int()
+    _checked(_libc.name_to_handle_at(AT_FDCWD, _path(path), buffer, ctypes.byref(mount_id), 0))
+    return buffer.raw[: 8 + struct.unpack_from("I", buffer)[0]]
+
+
+def open_by_handle(mount: int, handle: bytes, flags: int) -> int:
+    """`mount`: a descriptor of anything on the same mount."""
+    return _checked(_libc.open_by_handle_at(mount, ctypes.create_string_buffer(handle, len(handle)), flags))
+
+
 def touch(path: AnyPath) -> None:
     """utimensat(2) without times: both become the current time."""
     _checked(_libc.utimensat(AT_FDCWD, _path(path), None, 0))
