@@ -10,7 +10,7 @@ SOAK_SECONDS ?= 300
 caches = $$(ls -d .*_cache .hypothesis 2>/dev/null)
 give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml Makefile $(caches)
 
-.PHONY: help setup dev run test lint types format fuzz soak-differential bench dist clean
+.PHONY: help setup dev run test lint types format fuzz soak-differential test-programs bench dist clean
 .NOTPARALLEL:
 
 help:
@@ -22,6 +22,8 @@ help:
 	@echo 'make format      let ruff format the code and sort the imports'
 	@echo 'make fuzz        fuzz the decoders for FUZZ_SECONDS=60 each'
 	@echo 'sudo make soak-differential  random calls on mounts and on native folders, SOAK_SECONDS=300 for each kind'
+	@echo 'sudo make test-programs      git, sqlite, CPython, fio, stress-ng and others, natively and on mounts, an hour'
+	@echo '                 (PROGRAMS="git fio" and PLACES="native io_uring" narrow)'
 	@echo 'sudo make bench  ringmount beside its peers, into docs/bench/, 25 minutes (QUICK=1: 3, into build/bench/)'
 	@echo 'make dist        source archive and wheel in dist/'
 	@echo 'make clean       remove what these commands made, .venv too'
@@ -57,6 +59,13 @@ lint: dev
 .PHONY: pytest
 pytest: dev
 	@echo '== pytest';        $(BIN)/python -P -m pytest $(PYTEST_ARGS)
+
+# Places are those of tests/programs/places.py; a program is named after its file there.
+test-programs:
+	@.ci/setup programs
+	@.ci/ring
+	@RINGMOUNT_PROGRAMS=1 PLACES="$(PLACES)" nice $(BIN)/python -P -m pytest $(PYTEST_ARGS) \
+	     $(if $(PROGRAMS),$(PROGRAMS:%=tests/programs/test_%.py),tests/programs)
 
 format: dev
 	@$(BIN)/ruff check --fix --select I

@@ -20,7 +20,10 @@ from hypothesis import settings
 
 TESTS = Path(__file__).parent
 RING_SWITCH = Path("/sys/module/fuse/parameters/enable_uring")
-FOLDER_NEEDS = {"ring": "ring", "mount": "mount", "systemd": "root"}
+FOLDER_NEEDS = {"ring": "ring", "mount": "mount", "programs": "mount", "systemd": "root"}
+
+# On request only: `make test-programs` sets the variable.
+collect_ignore_glob = [] if os.environ.get("RINGMOUNT_PROGRAMS") else ["programs/test_*"]
 
 # Examples take as long as a busy machine lets them; in CI the same ones are tried every time.
 settings.register_profile("ringmount", deadline=None, derandomize=bool(os.environ.get("CI")))
