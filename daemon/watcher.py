@@ -1,8 +1,8 @@
 """The process that watches what lies beneath a mount with `cache: coherent`, and tells the kernel what is stale.
 
-It has a process of its own because telling may block until a worker answers (`lanes.py`), so neither a worker nor the
-supervisor may wait for it; while it is blocked, events queue up in the kernel, and when those are too many
-(Q_OVERFLOW), all that the kernel has cached is dropped.
+It has a process of its own because telling may block until a worker answers (`invalidations.py`), so neither a worker
+nor the supervisor may wait for it. When more events wait in the kernel than it keeps (Q_OVERFLOW), all that the kernel
+has cached for the mount is dropped.
 
 Whose change it is
     A change that a worker makes for a caller of the mount is one that the kernel made, and it has put its caches right
@@ -17,7 +17,6 @@ What happened to a name
     that is open already.
 """
 
-import contextlib
 import errno
 import os
 import select
@@ -26,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from ringmount.daemon.lanes import ATTRIBUTES, EVERYTHING, LANES, Lane
+from ringmount.daemon.invalidations import ATTRIBUTES, EVERYTHING, Invalidations
 from ringmount.workers import codec, fanotify
 from ringmount.workers.api import NodeId
 from ringmount.workers.arena import Arena
@@ -81,15 +80,13 @@ class Watcher:
         self._nodes = nodes
         self._prefixes = prefixes
         self._counts = counts
-        self._lanes = [Lane(self._write, self._is_live) for _ in range(LANES)]
+        self._stale = Invalidations(self._write, self._is_live)
         self._sweep = threading.Event()
 
     def run(self, top: str, is_fresh: bool) -> None:
         """Watches for ever. `top`: the folder that the mount shows. Not `is_fresh`: what a predecessor left undone is
         not known, so all is dropped first."""
-        for lane in self._lanes:
-            threading.Thread(target=_for_ever, args=(lane.turn,), daemon=True).start()
-        threading.Thread(target=_for_ever, args=(self._sweep_when_asked,), daemon=True).start()
+        threading.Thread(target=self._sweep_when_asked, daemon=True).start()
         if not is_fresh:
             self._sweep.set()
         poll = select.poll()
@@ -123,7 +120,7 @@ class Watcher:
                 continue
             is_own = event.pid in workers
             own += is_own
-            consequences(event, self._find, is_own, self._put)
+            consequences(event, self._find, is_own, self._stale.put)
         self._count("events", events)
         self._count("own", own)
         if own == events:
@@ -133,9 +130,6 @@ class Watcher:
         found = (self._nodes.find(prefix + handle) for prefix in self._prefixes)
         return [node for node in found if node is not None]
 
-    def _put(self, node: NodeId, offset: int, name: bytes | None, expire_only: bool) -> None:
-        self._lanes[node % LANES].put(node, offset, name, expire_only)
-
     def _is_live(self, node: int) -> bool:
         try:
             self._nodes.key(NodeId(node))
@@ -144,20 +138,27 @@ class Watcher:
         return True
 
     def _sweep_when_asked(self) -> None:
+        try:
+            while True:
+                self._sweep.wait()
+                self._sweep.clear()
+                self._drop_everything()
+        finally:
+            os._exit(1)  # the supervisor starts another watcher, which drops everything
+
+    def _drop_everything(self) -> None:
         """Drops all that the kernel has cached.
 
         Lookups that begin from now on are of the new epoch. Of what is under way only READDIRPLUS takes the epoch
         that it is when the answer has come (fuse_direntplus_link), so the epoch is counted up again once each folder
         has been waited for.
         """
-        self._sweep.wait()
-        self._sweep.clear()
         self._count("sweeps")
         self._write(codec.notify_inc_epoch())
         for node, _ in self._nodes.iterate():
             self._write(codec.notify_inval_entry(node, BARRIER))
             if self._write(codec.notify_inval_inode(node, EVERYTHING, 0)) == errno.ENOENT:
-                self._put(node, EVERYTHING, None, False)
+                self._stale.put(node, EVERYTHING)
         self._write(codec.notify_inc_epoch())
 
     def _write(self, data: bytes) -> int:
@@ -170,13 +171,6 @@ class Watcher:
     def _count(self, name: str, by: int = 1) -> None:
         at = COUNT.size * COUNTS.index(name)
         COUNT.pack_into(self._counts, at, COUNT.unpack_from(self._counts, at)[0] + by)
-
-
-def _for_ever(turn: Callable[[], None]) -> None:
-    with contextlib.suppress(BaseException):
-        while True:
-            turn()
-    os._exit(1)  # the supervisor starts another, which drops everything
 
 
 def _mounts_beneath(table: str, top: str) -> list[str]:

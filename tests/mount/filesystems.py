@@ -6,6 +6,7 @@ waits for the file `go`.
 """
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -37,6 +38,7 @@ from ringmount.workers.api import (
     SyncOf,
     WriteTo,
 )
+from ringmount.workers.filesystems.passthrough import Passthrough
 
 FOPEN_DIRECT_IO = int(OpenReply.DIRECT_IO)
 FOPEN_KEEP_CACHE = int(OpenReply.KEEP_CACHE)
@@ -704,3 +706,29 @@ class Pipe(Tree):
             return await self.mount.io.read(self.end, buffer, 0)
         finally:
             self.say("end", node)
+
+
+class Held(Passthrough):
+    """Passthrough that holds one answer back once it is made: whoever of the method M first finds the file `M` in the
+    folder `held` beside the source makes it `M.waits`, and waits until that is removed. A lookup's is `lookup-NAME`."""
+
+
+def held(method: str) -> Any:
+    """A method of `Held`."""
+    plain = getattr(Passthrough, method)
+
+    async def holding(self: Held, ctx: Context, *arguments: Any) -> Any:
+        answer = plain(self, ctx, *arguments)
+        gate = f"lookup-{os.fsdecode(arguments[1])}" if method == "lookup" else method
+        waits = Path(self.options.source).parent / "held" / f"{gate}.waits"
+        with contextlib.suppress(FileNotFoundError):
+            waits.with_suffix("").rename(waits)
+            while waits.exists():
+                await asyncio.sleep(0.005)
+        return answer
+
+    return holding
+
+
+for name in ("lookup", "getattr", "setattr", "link", "mkdir", "readdir", "readdirplus", "read"):
+    setattr(Held, name, held(name))
