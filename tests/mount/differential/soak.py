@@ -18,7 +18,7 @@ from mount.differential.calls import ROWS, USERS, Row
 from mount.differential.walk import Walk, Worlds
 
 SECONDS = float(os.environ.get("RINGMOUNT_SOAK", "60"))
-AT_A_TIME = 50
+AT_A_TIME = 20
 """Walks between two looks at the clock."""
 
 RANDOM = settings(

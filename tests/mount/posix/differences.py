@@ -32,13 +32,18 @@ NO_SHIFTS = "fuse_file_fallocate() in the kernel passes on no modes but KEEP_SIZ
 TRUNCATED_BY_OPEN = (
     "with FUSE_ATOMIC_O_TRUNC the kernel asks for truncation before it looks whether the file is executed"
 )
+SETUID_IS_CLEARED = (
+    "fuse_setattr() in the kernel says not which bits are to go: it may be a write of a stranger that is announced"
+)
 
 INHERENT: tuple[Difference, ...] = (
-    Difference("timestamps::an_operation_changes_these_times", "memory", NOT_TOLD_OF_READS, "read"),
-    Difference("timestamps::an_operation_changes_these_times", "memory", NOT_TOLD_OF_READS, "preadv"),
+    Difference("timestamps::reading_changes_atime", "memory", NOT_TOLD_OF_READS, "read"),
+    Difference("timestamps::reading_changes_atime", "memory", NOT_TOLD_OF_READS, "preadv"),
     Difference("timestamps::a_copy_reads_one_file_and_writes_the_other", "memory", SOURCE_STAYS_CACHED),
     Difference("timestamps::a_copy_reads_one_file_and_writes_the_other", "passthrough", SOURCE_STAYS_CACHED),
     Difference("allocation::a_range_is_taken_out_and_put_in", "passthrough", NO_SHIFTS),
     Difference("open::a_running_program_is_not_emptied_by_who_opens_it_for_reading", "memory", TRUNCATED_BY_OPEN),
     Difference("open::a_running_program_is_not_emptied_by_who_opens_it_for_reading", "passthrough", TRUNCATED_BY_OPEN),
+    Difference("chown::a_stranger_who_changes_nothing_may_not_clear_setuid", "memory", SETUID_IS_CLEARED),
+    Difference("chown::a_stranger_who_changes_nothing_may_not_clear_setuid", "passthrough", SETUID_IS_CLEARED),
 )

@@ -267,4 +267,5 @@ class Mapping:
 
 
 def errno_name(code: int | None) -> str:
-    return errno.errorcode.get(code or 0, str(code))
+    """The number's name in POSIX, where the kernel has one number for two names."""
+    return "EOPNOTSUPP" if code == errno.EOPNOTSUPP else errno.errorcode.get(code or 0, str(code))

@@ -18,7 +18,7 @@ from mount import support
 
 MIB = 1 << 20
 SIZE = 64 * MIB
-INODES = 5_000
+INODES = 3_000
 EXT4_LINK_MAX = 65_000
 MANY_LINKS = "many-links"
 """A file at the top of an ext4 target that has room for one more name."""
@@ -47,7 +47,9 @@ class Place(NamedTuple):
                 yield Target(self, source, source, None)
                 return
             options = MEMORY if self.kind == "memory" else {"source": str(source)}
-            with serve(folder, filesystem=self.kind, options=options, transport=self.transport) as served:
+            with support.serve(
+                folder, filesystem=self.kind, options=options, transport=self.transport, patience=RUN_LIMIT
+            ) as served:
                 yield Target(self, served.path, source, served)
 
 
@@ -73,18 +75,6 @@ class Target(NamedTuple):
             yield
         finally:
             timer.cancel()
-
-
-@contextlib.contextmanager
-def serve(folder: Path, **settings: object) -> Iterator[support.ServedMount]:
-    """`support.serve` for a mount that many tests use."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(support, "WATCHDOG", RUN_LIMIT)
-        serving = support.serve(folder, **settings)  # type: ignore[arg-type]  # any setting
-        served = serving.__enter__()
-    with contextlib.ExitStack() as stack:
-        stack.push(serving.__exit__)
-        yield served
 
 
 def system(*command: str) -> None:

@@ -4,17 +4,17 @@ import errno
 import os
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
-from mount.posix.users import User, alice, bob, carol
+from mount.posix.users import User, alice, bob, carol, root
 
 MASKS = (os.F_OK, os.R_OK, os.W_OK, os.X_OK, os.R_OK | os.W_OK, os.R_OK | os.X_OK, os.R_OK | os.W_OK | os.X_OK)
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER, Kind.FIFO], ids=str)
-@pytest.mark.parametrize(("user", "shift"), [(alice, 6), (carol, 3), (bob, 0)], ids=["owner", "group", "others"])
+@each("kind", [Kind.FILE, Kind.FOLDER, Kind.FIFO])
+@each(("user", "shift"), {"owner": (alice, 6), "group": (carol, 3), "others": (bob, 0)})
 def test_the_bits_of_the_class_decide(folder: Path, kind: Kind, user: User, shift: int) -> None:
     paths = [make(kind, folder / str(bits), bits << shift) for bits in range(8)]
     for path in paths:
@@ -26,7 +26,7 @@ def test_the_bits_of_the_class_decide(folder: Path, kind: Kind, user: User, shif
     assert user(ask) == [[bits & mask == mask for mask in MASKS] for bits in range(8)]
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_LINKS, ids=str)
+@each("kind", kinds.NOT_LINKS)
 def test_root_may_all_but_execute_what_nobody_may(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0)
     assert os.access(path, os.R_OK | os.W_OK)
@@ -43,7 +43,7 @@ def test_the_real_user_is_asked_for_unless_the_effective_one_is_wanted(folder: P
         os.setresuid(bob.uid, alice.uid, alice.uid)
         return os.access(path, os.R_OK), os.access(path, os.R_OK, effective_ids=True)
 
-    assert User(0, 0)(ask) == (False, True)
+    assert root.process(ask) == (False, True)
 
 
 def test_every_folder_on_the_way_must_be_searchable(folder: Path) -> None:

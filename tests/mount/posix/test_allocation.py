@@ -23,12 +23,13 @@ UNIT = 1 << 16
 """Ranges that begin and end at multiples of it become holes: the memory filesystem has chunks of 64 KiB."""
 
 PAGE = 4096
+CONTENT = b"x" * 16 * PAGE
 
 
 @pytest.fixture
 def file(folder: Path) -> Iterator[int]:
     """A file of sixteen pages, all written, open for reading and writing."""
-    with opened(make_file(folder / "file", b"x" * 16 * PAGE)) as fd:
+    with opened(make_file(folder / "file", CONTENT)) as fd:
         yield fd
 
 
@@ -65,24 +66,23 @@ def test_allocation_may_keep_the_length(folder: Path) -> None:
 def test_allocation_within_a_file_changes_no_content(file: int) -> None:
     fallocate(file, 0, PAGE, PAGE)
     assert os.fstat(file).st_size == 16 * PAGE
-    assert os.pread(file, 1 << 20, 0) == b"x" * 16 * PAGE
+    assert os.pread(file, 1 << 20, 0) == CONTENT
 
 
 def test_allocation_beyond_the_end_leaves_zeros_between(file: int) -> None:
     os.posix_fallocate(file, 20 * PAGE, PAGE)
     assert os.fstat(file).st_size == 21 * PAGE
-    assert os.pread(file, 1 << 20, 0) == b"x" * 16 * PAGE + bytes(5 * PAGE)
+    assert os.pread(file, 1 << 20, 0) == CONTENT + bytes(5 * PAGE)
 
 
-@pytest.mark.parametrize(
-    ("offset", "length"), [(0, PAGE), (PAGE, 3 * PAGE), (100, 200), (100, 2 * PAGE), (15 * PAGE, 9 * PAGE)]
-)
-def test_a_punched_range_reads_as_zeros(file: int, offset: int, length: int) -> None:
-    fallocate(file, PUNCH, offset, length)
-    expected = bytearray(b"x" * 16 * PAGE)
-    expected[offset : offset + length] = bytes(length)
-    assert os.fstat(file).st_size == 16 * PAGE
-    assert os.pread(file, 1 << 20, 0) == expected[: 16 * PAGE]
+def test_a_punched_range_reads_as_zeros(file: int) -> None:
+    for offset, length in ((0, PAGE), (PAGE, 3 * PAGE), (100, 200), (100, 2 * PAGE), (15 * PAGE, 9 * PAGE)):
+        os.pwrite(file, CONTENT, 0)
+        fallocate(file, PUNCH, offset, length)
+        expected = bytearray(CONTENT)
+        expected[offset : offset + length] = bytes(length)
+        assert os.fstat(file).st_size == 16 * PAGE
+        assert os.pread(file, 1 << 20, 0) == expected[: 16 * PAGE]
 
 
 def test_punching_gives_space_back(file: int) -> None:
@@ -102,7 +102,7 @@ def test_punching_beyond_the_end_does_nothing(file: int) -> None:
 
 
 def test_allocation_changes_mtime_and_ctime(folder: Path) -> None:
-    path = make_file(folder / "x", b"x" * 16 * PAGE)
+    path = make_file(folder / "x", CONTENT)
     for mode, offset in ((0, 16 * PAGE), (PUNCH, 0)):
         before = age(path)
         with opened(path) as fd:
@@ -110,11 +110,11 @@ def test_allocation_changes_mtime_and_ctime(folder: Path) -> None:
         assert changed(path, before) == "mc"
 
 
-@pytest.mark.parametrize(("offset", "length"), [(-1, 10), (0, 0), (0, -1), (10, -5)])
-def test_a_range_is_not_negative_and_not_empty(file: int, offset: int, length: int) -> None:
-    for mode in (0, FALLOC_KEEP_SIZE, PUNCH):
-        with refused(errno.EINVAL):
-            fallocate(file, mode, offset, length)
+def test_a_range_is_not_negative_and_not_empty(file: int) -> None:
+    for offset, length in ((-1, 10), (0, 0), (0, -1), (10, -5)):
+        for mode in (0, FALLOC_KEEP_SIZE, PUNCH):
+            with refused(errno.EINVAL):
+                fallocate(file, mode, offset, length)
 
 
 def test_a_range_has_an_end(file: int) -> None:
@@ -122,11 +122,11 @@ def test_a_range_has_an_end(file: int) -> None:
         fallocate(file, 0, (1 << 63) - 100, 200)
 
 
-@pytest.mark.parametrize("mode", [FALLOC_PUNCH_HOLE, 0x4000, FALLOC_COLLAPSE_RANGE | FALLOC_PUNCH_HOLE], ids=hex)
-def test_modes_that_make_no_sense_are_refused(file: int, mode: int) -> None:
-    with refused(errno.EOPNOTSUPP, errno.EINVAL):
-        fallocate(file, mode, 0, PAGE)
-    assert os.pread(file, 1 << 20, 0) == b"x" * 16 * PAGE
+def test_modes_that_make_no_sense_are_refused(file: int) -> None:
+    for mode in (FALLOC_PUNCH_HOLE, 0x4000, FALLOC_COLLAPSE_RANGE | FALLOC_PUNCH_HOLE):
+        with refused(errno.EOPNOTSUPP, errno.EINVAL):
+            fallocate(file, mode, 0, PAGE)
+    assert os.pread(file, 1 << 20, 0) == CONTENT
 
 
 def test_only_files_open_for_writing_are_allocated(folder: Path) -> None:
@@ -204,11 +204,10 @@ def test_a_punched_hole_is_found(file: int) -> None:
     assert seek(file, 4 * UNIT, os.SEEK_DATA) == 8 * UNIT
 
 
-@pytest.mark.parametrize("offset", [16 * PAGE, 16 * PAGE + 1, -1, 1 << 62])
-@pytest.mark.parametrize("whence", [os.SEEK_DATA, os.SEEK_HOLE], ids=["data", "hole"])
-def test_outside_of_the_file_is_neither(file: int, offset: int, whence: int) -> None:
+def test_outside_of_the_file_is_neither(file: int) -> None:
     os.lseek(file, 5, os.SEEK_SET)
-    assert seek(file, offset, whence) == "ENXIO"
+    for offset in (16 * PAGE, 16 * PAGE + 1, -1, 1 << 62):
+        assert seek(file, offset, os.SEEK_DATA) == seek(file, offset, os.SEEK_HOLE) == "ENXIO"
     assert os.lseek(file, 0, os.SEEK_CUR) == 5
 
 

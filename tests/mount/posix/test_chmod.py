@@ -5,8 +5,8 @@ import os
 import stat
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import age, changed, mode_of, opened, refused
 from mount.posix.kinds import Kind, make, make_file
 from mount.posix.syscalls import AT_SYMLINK_NOFOLLOW, fchmodat2
@@ -15,7 +15,7 @@ from mount.posix.users import alice, bob, carol
 MODES = [0, 0o111, 0o400, 0o640, 0o777, 0o1755, 0o2755, 0o4755, 0o6711, 0o7777]
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_LINKS, ids=str)
+@each("kind", kinds.NOT_LINKS)
 def test_every_bit_is_set_and_cleared(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     for mode in [*MODES, *reversed(MODES)]:
@@ -50,7 +50,7 @@ def test_without_following_it_changes_a_file(folder: Path) -> None:
     assert mode_of(folder / "file") == 0o600
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER], ids=str)
+@each("kind", [Kind.FILE, Kind.FOLDER])
 def test_an_open_object_is_changed(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     with opened(path, os.O_RDONLY) as fd:
@@ -84,7 +84,7 @@ def test_ctime_changes_although_the_mode_does_not(folder: Path) -> None:
     assert changed(path, before) == "c"
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_LINKS, ids=str)
+@each("kind", kinds.NOT_LINKS)
 def test_another_user_may_not(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0o666)
     os.chown(path, *alice[:2])
@@ -96,7 +96,7 @@ def test_another_user_may_not(folder: Path, kind: Kind) -> None:
     assert changed(path, before) == ""
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_LINKS, ids=str)
+@each("kind", kinds.NOT_LINKS)
 def test_the_owner_may(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0)
     os.chown(path, *alice[:2])
@@ -115,7 +115,7 @@ def test_the_owner_may_set_the_sticky_bit(folder: Path) -> None:
     assert mode_of(path) == 0o1644
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FIFO, Kind.FOLDER], ids=str)
+@each("kind", [Kind.FILE, Kind.FIFO, Kind.FOLDER])
 def test_setgid_needs_membership_in_the_group(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     os.chown(path, alice.uid, bob.gid)
@@ -127,7 +127,7 @@ def test_setgid_needs_membership_in_the_group(folder: Path, kind: Kind) -> None:
     assert mode_of(path) == 0o750
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER], ids=str)
+@each("kind", [Kind.FILE, Kind.FOLDER])
 def test_a_supplementary_group_allows_setgid(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     os.chown(path, carol.uid, alice.gid)

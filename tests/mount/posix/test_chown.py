@@ -4,8 +4,8 @@ import errno
 import os
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import age, changed, opened, refused
 from mount.posix.kinds import Kind, make, make_file
 from mount.posix.users import alice, bob, carol
@@ -16,7 +16,7 @@ def owner(path: Path | int) -> tuple[int, int]:
     return found.st_uid, found.st_gid
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_root_gives_anything_to_anybody(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     os.lchown(path, alice.uid, bob.gid)
@@ -61,7 +61,7 @@ def test_a_path_descriptor_cannot_change_it(folder: Path) -> None:
         os.fchown(fd, 0, 0)
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_a_user_gives_nothing_away(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     os.lchown(path, alice.uid, alice.gid)
@@ -74,7 +74,7 @@ def test_a_user_gives_nothing_away(folder: Path, kind: Kind) -> None:
     assert changed(path, before) == ""
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_a_user_takes_nothing(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0o777)
     os.lchown(path, alice.uid, alice.gid)
@@ -85,7 +85,7 @@ def test_a_user_takes_nothing(folder: Path, kind: Kind) -> None:
         carol(os.lchown, path, -1, carol.gid)
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_an_owner_may_pick_a_group_of_the_own(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     os.lchown(path, carol.uid, carol.gid)
@@ -125,9 +125,11 @@ def test_naming_neither_owner_nor_group_changes_ctime(folder: Path) -> None:
 
 
 def test_anybody_may_name_neither_owner_nor_group(folder: Path) -> None:
-    path = make_file(folder / "x")
-    alice(os.chown, path, -1, -1)
-    assert owner(path) == (0, 0)
+    for path in (make_file(folder / "x"), kinds.make_folder(folder / "inner")):
+        before = age(path)
+        alice(os.chown, path, -1, -1)
+        assert owner(path) == (0, 0)
+        assert changed(path, before) == "c"
 
 
 def test_rights_follow_the_owner_at_once(folder: Path) -> None:
@@ -138,3 +140,10 @@ def test_rights_follow_the_owner_at_once(folder: Path) -> None:
     assert bob(path.read_bytes) == b"content"
     with refused(errno.EACCES):
         alice(path.read_bytes)
+
+
+def test_a_stranger_who_changes_nothing_may_not_clear_setuid(folder: Path) -> None:
+    path = make_file(folder / "x", mode=0o4755)
+    with refused(errno.EPERM):
+        alice(os.chown, path, -1, -1)
+    assert os.stat(path).st_mode & 0o7777 == 0o4755

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from mount.posix.each import each
 from mount.posix.expect import mode_of
 from mount.posix.kinds import make_folder
 from mount.posix.syscalls import AT_FDCWD, AT_SYMLINK_FOLLOW, linkat, mknodat
@@ -30,7 +30,7 @@ MAKERS: dict[str, Make] = {
     "tmpfile": make_without_name,
 }
 
-every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+every_maker = each("make", MAKERS)
 
 
 def under_umask(umask: int, make: Make, path: Path, mode: int) -> None:
@@ -39,7 +39,7 @@ def under_umask(umask: int, make: Make, path: Path, mode: int) -> None:
 
 
 @every_maker
-@pytest.mark.parametrize("umask", [0, 0o022, 0o027, 0o777], ids=oct)
+@each("umask", [0, 0o022, 0o027, 0o777])
 def test_the_umask_is_taken_off_the_mode(folder: Path, make: Make, umask: int) -> None:
     alice(under_umask, umask, make, folder / "x", 0o777)
     assert oct(mode_of(folder / "x")) == oct(0o777 & ~umask)
@@ -99,7 +99,7 @@ def test_folders_within_pass_it_on_further(folder: Path) -> None:
     assert oct(mode_of(folder / "three")) == "0o2700"
 
 
-@pytest.mark.parametrize("name", ["open", "mknod", "tmpfile"])
+@each("name", ["open", "mknod", "tmpfile"])
 def test_setgid_programs_are_made_by_members_only(folder: Path, name: str) -> None:
     """mode_strip_sgid() in the kernel; without execution for the group the bit stays."""
     os.chown(folder, 0, alice.gid)

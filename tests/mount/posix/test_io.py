@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mount.posix.each import each
 from mount.posix.expect import opened, refused
 from mount.posix.kinds import make_file, make_folder
 from mount.posix.users import Killed, alice, bob
@@ -28,8 +29,8 @@ def file(folder: Path) -> Iterator[int]:
         yield fd
 
 
-@pytest.mark.parametrize("length", [1, 4095, 4096, 4097, MIB - 1, MIB, MIB + 1, 3 * MIB + 123])
-@pytest.mark.parametrize("flags", [0, os.O_SYNC, os.O_DSYNC], ids=["plain", "sync", "dsync"])
+@each("length", [1, 4095, 4096, 4097, MIB - 1, MIB, MIB + 1, 3 * MIB + 123])
+@each("flags", {"plain": 0, "sync": os.O_SYNC, "dsync": os.O_DSYNC})
 def test_what_is_written_is_read(folder: Path, length: int, flags: int) -> None:
     data = pattern(length)
     with opened(folder / "x", os.O_RDWR | os.O_CREAT | flags) as fd:
@@ -85,7 +86,7 @@ def test_the_place_is_shared_by_copies_of_a_descriptor_only(folder: Path) -> Non
         assert os.read(one, 3) == b"012"
         assert os.read(copy, 3) == b"345"
         assert os.read(two, 3) == b"012"
-        alice(os.lseek, one, 1, os.SEEK_SET)
+        alice.process(os.lseek, one, 1, os.SEEK_SET)
         assert os.read(copy, 3) == b"123"
         os.close(copy)
 
@@ -150,7 +151,7 @@ def test_a_write_stops_at_the_processs_limit(folder: Path) -> None:
             os.write(fd, b"x")
         return written
 
-    assert alice(write) == 1000
+    assert alice.process(write) == 1000
     assert os.stat(path).st_size == 1000
 
 
@@ -163,7 +164,7 @@ def test_a_process_that_ignores_its_limit_is_ended(folder: Path) -> None:
             os.pwrite(fd, b"x", 1000)
 
     with pytest.raises(Killed, match="SIGXFSZ"):
-        alice(write)
+        alice.process(write)
 
 
 def test_other_processes_see_a_write_at_once(folder: Path) -> None:
@@ -172,10 +173,10 @@ def test_other_processes_see_a_write_at_once(folder: Path) -> None:
         for number in range(10):
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d" % number, 0)
-            assert bob(path.read_bytes) == b"%d" % number
-            bob(os.truncate, path, 0)
+            assert bob.process(path.read_bytes) == b"%d" % number
+            bob.process(os.truncate, path, 0)
             assert os.fstat(fd).st_size == 0
-            bob(path.write_bytes, b"bob %d" % number)
+            bob.process(path.write_bytes, b"bob %d" % number)
             assert os.pread(fd, 100, 0) == b"bob %d" % number
 
 

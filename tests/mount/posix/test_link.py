@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import age, changed, entries, opened, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, linkat
@@ -19,7 +20,7 @@ def links(path: Path | int) -> int:
     return (os.stat(path) if isinstance(path, int) else os.lstat(path)).st_nlink
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_FOLDERS, ids=str)
+@each("kind", kinds.NOT_FOLDERS)
 def test_a_second_name_is_the_same_object(folder: Path, kind: Kind) -> None:
     one, two = make(kind, folder / "one"), folder / "two"
     os.link(one, two, follow_symlinks=False)
@@ -54,7 +55,7 @@ def test_many_names_are_counted(folder: Path) -> None:
         assert links(folder / "49") == 49 - number
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_the_new_name_must_be_free(folder: Path, kind: Kind) -> None:
     make_file(folder / "old")
     make(kind, folder / "new")

@@ -5,8 +5,8 @@ import os
 import random
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import may_be_refused, opened, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import DT_UNKNOWN, DirectoryStream, Dirent, getdents
@@ -54,7 +54,7 @@ def test_a_folder_around_is_told_by_its_number(folder: Path) -> None:
         assert {entry.name: entry.ino for entry in read_all(fd)}[".."] == os.stat(folder / "other").st_ino
 
 
-@pytest.mark.parametrize("size", [SMALL, 4096, 1 << 17])
+@each("size", [SMALL, 4096, 1 << 17])
 def test_every_name_is_listed_once(folder: Path, size: int) -> None:
     names = fill(folder, 300)
     with opened(folder, os.O_RDONLY) as fd:
@@ -190,7 +190,7 @@ def test_a_removed_folder_lists_nothing(folder: Path) -> None:
             assert {entry.name for entry in read_all(fd)} <= {".", ".."}
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_FOLDERS, ids=str)
+@each("kind", kinds.NOT_FOLDERS)
 def test_nothing_else_is_listed(folder: Path, kind: Kind) -> None:
     with opened(make(kind, folder / "x"), os.O_PATH | os.O_NOFOLLOW) as fd, refused(errno.ENOTDIR, errno.EBADF):
         getdents(fd, SMALL)

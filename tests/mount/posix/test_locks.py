@@ -63,7 +63,7 @@ def is_free(path: Path, wanted: Range, command: int = fcntl.F_SETLK) -> bool:
                 return False
             return True
 
-    return bob(ask)
+    return bob.process(ask)
 
 
 # --- of processes ----------------------------------------------------------------------------------------------------
@@ -109,8 +109,8 @@ def test_who_holds_a_lock_is_told(path: Path, fd: int) -> None:
         with opened(path) as other:
             return Range(WRITE, start, 5).apply(other, fcntl.F_GETLK)
 
-    assert bob(ask, 12) == Range(WRITE, 10, 10, os.getpid())
-    assert bob(ask, 30).type == NONE
+    assert bob.process(ask, 12) == Range(WRITE, 10, 10, os.getpid())
+    assert bob.process(ask, 30).type == NONE
     assert ask_within(fd) == NONE
 
 
@@ -125,14 +125,14 @@ def test_closing_any_descriptor_of_the_file_gives_up_the_processs_locks(path: Pa
 
 
 def test_the_end_of_the_process_gives_them_up(path: Path) -> None:
-    root(lambda: Range(WRITE).apply(os.open(path, os.O_RDWR)))
+    root.process(lambda: Range(WRITE).apply(os.open(path, os.O_RDWR)))
     assert is_free(path, Range(WRITE))
 
 
 def test_a_child_does_not_inherit_them(path: Path, fd: int) -> None:
     Range(WRITE).apply(fd)
     with refused(*BUSY):
-        alice(Range(WRITE).apply, fd)
+        alice.process(Range(WRITE).apply, fd)
 
 
 def test_one_process_does_not_exclude_itself(path: Path, fd: int) -> None:
@@ -223,7 +223,7 @@ def test_a_file_without_a_name_is_locked(path: Path, fd: int) -> None:
     os.unlink(path)
     Range(WRITE).apply(fd)
     with refused(*BUSY):
-        bob(lambda: Range(READ).apply(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)))
+        bob.process(lambda: Range(READ).apply(os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)))
 
 
 # --- of open files ---------------------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def test_an_open_files_locks_end_with_its_last_descriptor(path: Path, fd: int) -
     os.close(copy)
     os.close(os.open(path, os.O_RDONLY))
     assert not is_free(path, Range(READ), F_OFD_SETLK)
-    alice(Range(WRITE).apply, fd, F_OFD_SETLK)  # a child shares the open file
+    alice.process(Range(WRITE).apply, fd, F_OFD_SETLK)  # a child shares the open file
     os.close(fd)
     assert is_free(path, Range(WRITE), F_OFD_SETLK)
 
@@ -302,7 +302,7 @@ def test_a_whole_files_lock_belongs_to_the_open_file(path: Path, fd: int) -> Non
     os.close(copy)
     with opened(path) as other, busy():
         fcntl.flock(other, SHARED)
-    alice(fcntl.flock, fd, FREE)
+    alice.process(fcntl.flock, fd, FREE)
     with opened(path) as other:
         fcntl.flock(other, EXCLUSIVE)
 

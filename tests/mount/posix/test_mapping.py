@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mount.posix.each import each
 from mount.posix.expect import opened, refused
 from mount.posix.kinds import make_file, make_folder
 from mount.posix.users import Killed, alice, bob
@@ -59,8 +60,8 @@ def test_processes_share_a_mapping(path: Path, fd: int) -> None:
 
     with mmap.mmap(fd, 4 * PAGE, SHARED) as mapping:
         mapping[:7] = b"parents"
-        assert alice(write, b"alices ") == b"parents"
-        assert bob(write, b"bobs   ") == b"alices "
+        assert alice.process(write, b"alices ") == b"parents"
+        assert bob.process(write, b"bobs   ") == b"alices "
         assert mapping[:7] == b"bobs   "
 
 
@@ -104,7 +105,7 @@ def test_beyond_the_end_of_the_last_page_are_zeros_that_stay_out_of_the_file(fol
     assert path.read_bytes() == b"sho\0\0"
 
 
-@pytest.mark.parametrize("write", [False, True], ids=["reading", "writing"])
+@each("write", {"reading": False, "writing": True})
 def test_pages_beyond_the_end_are_no_memory(folder: Path, write: bool) -> None:
     path = make_file(folder / "short", b"x" * 3 * PAGE, 0o666)
 
@@ -121,7 +122,7 @@ def test_pages_beyond_the_end_are_no_memory(folder: Path, write: bool) -> None:
                 mapping[2 * PAGE]
 
     with pytest.raises(Killed, match="SIGBUS"):
-        alice(touch)
+        alice.process(touch)
 
 
 def test_a_mapping_grows_with_the_file(fd: int) -> None:
@@ -136,8 +137,8 @@ def test_a_mapping_grows_with_the_file(fd: int) -> None:
 def test_another_processs_truncation_shows_in_a_mapping(path: Path, fd: int) -> None:
     with mmap.mmap(fd, 4 * PAGE, SHARED) as mapping:
         assert mapping[0] == ord("x")
-        bob(os.truncate, path, 100)
-        bob(os.truncate, path, 4 * PAGE)
+        bob.process(os.truncate, path, 100)
+        bob.process(os.truncate, path, 4 * PAGE)
         assert mapping[:200] == b"x" * 100 + bytes(100)
 
 

@@ -5,8 +5,8 @@ import os
 import stat
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import age, changed, entries, mode_of, opened, refused, times
 from mount.posix.kinds import Kind, make, make_folder
 from mount.posix.users import alice
@@ -23,7 +23,7 @@ def test_a_new_folder_is_empty_and_its_makers(folder: Path) -> None:
     assert os.path.samefile(path / "..", folder)
 
 
-@pytest.mark.parametrize("mode", [0, 0o400, 0o755, 0o777, 0o1777, 0o7777], ids=oct)
+@each("mode", [0, 0o400, 0o755, 0o777, 0o1777, 0o7777])
 def test_the_mode_is_taken_but_for_setuid_and_setgid(folder: Path, mode: int) -> None:
     before = os.umask(0)
     try:
@@ -43,7 +43,7 @@ def test_folders_count_their_folders(folder: Path) -> None:
     assert os.stat(folder).st_nlink == before + 2
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_the_name_must_be_free(folder: Path, kind: Kind) -> None:
     make(kind, folder / "x")
     before = os.lstat(folder / "x")
@@ -52,7 +52,7 @@ def test_the_name_must_be_free(folder: Path, kind: Kind) -> None:
     assert os.lstat(folder / "x")[:7] == before[:7]
 
 
-@pytest.mark.parametrize("name", [".", "..", "./", "../."])
+@each("name", [".", "..", "./", "../."])
 def test_dots_are_taken(folder: Path, name: str) -> None:
     with refused(errno.EEXIST):
         os.mkdir(f"{folder}/{name}")

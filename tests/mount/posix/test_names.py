@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import opened, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 
@@ -54,13 +55,13 @@ def tour(base: bytes, kind: Kind, name: bytes) -> None:
     assert os.listdir(base) == []
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER, Kind.SYMLINK, Kind.FIFO], ids=str)
+@each("kind", [Kind.FILE, Kind.FOLDER, Kind.SYMLINK, Kind.FIFO])
 def test_any_bytes_but_slash_and_nul_are_a_name(folder: Path, kind: Kind) -> None:
     for name in NAMES:
         tour(os.fsencode(folder), kind, name)
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_a_name_of_256_bytes_is_too_long(folder: Path, kind: Kind) -> None:
     with refused(errno.ENAMETOOLONG):
         make(kind, folder / ("n" * 256))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import LONG_AGO, age, changed, entries, mode_of, opened, outcome, refused, times
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_FOLLOW, linkat
@@ -33,7 +34,7 @@ def test_a_new_file_is_empty_and_its_makers(folder: Path) -> None:
     assert (made.st_uid, made.st_gid, made.st_nlink, made.st_size) == (alice.uid, alice.gid, 1, 0)
 
 
-@pytest.mark.parametrize("mode", [0, 0o200, 0o644, 0o7777], ids=oct)
+@each("mode", [0, 0o200, 0o644, 0o7777])
 def test_every_bit_of_the_mode_is_taken(folder: Path, mode: int) -> None:
     before = os.umask(0)
     try:
@@ -61,7 +62,7 @@ def test_an_existing_file_is_opened_as_it_is(folder: Path) -> None:
     assert mode_of(folder / "x") == 0o640
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_exclusively_made_is_what_was_not_there(folder: Path, kind: Kind) -> None:
     make(kind, folder / "x")
     with refused(errno.EEXIST):
@@ -83,7 +84,7 @@ def test_the_folder_must_be_writable_for_a_new_file(folder: Path) -> None:
     make_file(closed / "old", mode=0o666)
     with refused(errno.EACCES):
         alice(os.open, closed / "new", NEW)
-    alice(os.open, closed / "old", os.O_CREAT | os.O_RDWR)
+    alice(lambda: os.close(os.open(closed / "old", os.O_CREAT | os.O_RDWR)))
     with refused(errno.EEXIST):
         alice(os.open, closed / "old", NEW)
 
@@ -119,7 +120,7 @@ def test_opening_changes_no_times(folder: Path) -> None:
 ACCESS = {"reading": (os.O_RDONLY, 4), "writing": (os.O_WRONLY, 2), "both": (os.O_RDWR, 6)}
 
 
-@pytest.mark.parametrize(("flags", "needed"), ACCESS.values(), ids=ACCESS)
+@each(("flags", "needed"), ACCESS)
 def test_the_mode_decides_by_owner_group_and_others(folder: Path, flags: int, needed: int) -> None:
     def try_all(paths: list[Path]) -> list[str]:
         return [outcome(lambda path: os.close(os.open(path, flags)), path) for path in paths]
@@ -175,7 +176,7 @@ def test_a_folder_is_not_opened_for_writing(folder: Path) -> None:
             os.open(inner, flags)
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FIFO, Kind.SOCKET, Kind.CHARACTER], ids=str)
+@each("kind", [Kind.FILE, Kind.FIFO, Kind.SOCKET, Kind.CHARACTER])
 def test_only_a_folder_is_opened_as_one(folder: Path, kind: Kind) -> None:
     make(kind, folder / "x")
     with refused(errno.ENOTDIR):
@@ -200,7 +201,7 @@ def test_a_link_is_not_followed_on_demand(folder: Path) -> None:
     os.close(os.open(folder / "link" / "x", os.O_RDONLY | os.O_NOFOLLOW))
 
 
-@pytest.mark.parametrize("access", [os.O_WRONLY, os.O_RDWR, os.O_RDONLY], ids=["writing", "both", "reading"])
+@each("access", {"writing": os.O_WRONLY, "both": os.O_RDWR, "reading": os.O_RDONLY})
 def test_truncation_empties_a_file(folder: Path, access: int) -> None:
     make_file(folder / "x", b"content" * 1000)
     before = age(folder / "x")
@@ -300,11 +301,15 @@ def test_a_files_flags_are_told(folder: Path) -> None:
 # --- O_PATH ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_a_path_descriptor_names_an_object_without_opening_it(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0)
-    fd = alice(lambda: os.fstat(os.open(path, os.O_PATH | os.O_NOFOLLOW)))
-    assert fd == os.lstat(path)
+
+    def name_it() -> os.stat_result:
+        with opened(path, os.O_PATH | os.O_NOFOLLOW) as fd:
+            return os.fstat(fd)
+
+    assert alice(name_it) == os.lstat(path)
 
 
 def test_a_path_descriptor_reads_and_writes_nothing(folder: Path) -> None:
@@ -356,7 +361,7 @@ def test_a_file_without_a_name_lives_until_it_is_closed(folder: Path) -> None:
     assert entries(folder) == []
 
 
-@pytest.mark.parametrize("way", ["descriptor", "proc"])
+@each("way", ["descriptor", "proc"])
 def test_a_file_without_a_name_is_given_one(folder: Path, way: str) -> None:
     with opened(folder, os.O_TMPFILE | os.O_WRONLY) as fd:
         os.write(fd, b"content")

@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import mode_of, opened, refused
 from mount.posix.kinds import Kind, make, make_file
 from mount.posix.syscalls import FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, fallocate
@@ -83,10 +83,9 @@ def test_the_superusers_change_does_not(folder: Path) -> None:
     assert modes_after_changes(folder, root, 0o6777, alice[:2]) == dict.fromkeys(CHANGES, "0o6777")
 
 
-@pytest.mark.parametrize(
+@each(
     ("user", "mode", "left"),
-    [(alice, 0o6767, "0o2767"), (carol, 0o6766, "0o2766"), (bob, 0o6766, "0o766")],
-    ids=["owner", "member", "stranger"],
+    {"owner": (alice, 0o6767, "0o2767"), "member": (carol, 0o6766, "0o2766"), "stranger": (bob, 0o6766, "0o766")},
 )
 def test_without_execution_for_the_group_setgid_stays_for_its_members(
     folder: Path, user: User, mode: int, left: str
@@ -95,7 +94,7 @@ def test_without_execution_for_the_group_setgid_stays_for_its_members(
     assert modes_after_changes(folder, user, mode, alice[:2]) == dict.fromkeys(CHANGES, left)
 
 
-@pytest.mark.parametrize("user", [bob, root], ids=["bob", "root"])
+@each("user", {"bob": bob, "root": root})
 def test_capabilities_are_taken_away_by_anybody(folder: Path, user: User) -> None:
     programs = {name: program(folder, 0o777, name=name.replace(" ", "-")) for name in CHANGES}
     for path in programs.values():
@@ -110,14 +109,14 @@ def test_writing_nothing_takes_nothing(folder: Path) -> None:
     assert mode_of(path) == 0o6777
 
 
-@pytest.mark.parametrize("mode", [0o6777, 0o4755, 0o2755, 0o4711], ids=oct)
+@each("mode", [0o6777, 0o4755, 0o2755, 0o4711])
 def test_another_owner_takes_privileges_away_even_from_the_superuser(folder: Path, mode: int) -> None:
     path = program(folder, mode)
     os.chown(path, alice.uid, alice.gid)
     assert oct(mode_of(path)) == oct(mode & 0o777)
 
 
-@pytest.mark.parametrize("owner", [(alice.uid, -1), (-1, alice.gid), (-1, -1), (0, 0)])
+@each("owner", [(alice.uid, -1), (-1, alice.gid), (-1, -1), (0, 0)])
 def test_naming_either_suffices(folder: Path, owner: tuple[int, int]) -> None:
     path = program(folder, 0o6755)
     os.chown(path, *owner)
@@ -143,7 +142,7 @@ def test_another_owner_leaves_setgid_without_execution_for_the_group(folder: Pat
     assert oct(mode_of(path)) == "0o2745"
 
 
-@pytest.mark.parametrize("kind", [Kind.FOLDER, Kind.FIFO], ids=str)
+@each("kind", [Kind.FOLDER, Kind.FIFO])
 def test_a_folder_keeps_its_bits_when_it_gets_another_owner(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0o6755)
     os.chown(path, alice.uid, alice.gid)
@@ -192,7 +191,7 @@ def test_a_program_runs_as_its_owner(folder: Path) -> None:
     assert (bob(run, "-u"), bob(run, "-g")) == (bob.uid, bob.gid)
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_LINKS, ids=str)
+@each("kind", kinds.NOT_LINKS)
 def test_only_the_superuser_gives_capabilities(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0o777)
     os.chown(path, alice.uid, alice.gid)

@@ -11,8 +11,9 @@ import pytest
 from mount.posix import syscalls
 from mount.posix.expect import opened, refused, times
 from mount.posix.kinds import make_file, make_folder
-from mount.posix.targets import serve, system, tmpfs
+from mount.posix.targets import system, tmpfs
 from mount.posix.users import alice
+from mount.support import serve
 
 Call = Callable[[Path], object]
 

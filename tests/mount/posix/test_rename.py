@@ -5,15 +5,15 @@ import os
 import stat
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import age, changed, entries, opened, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import RENAME_EXCHANGE, RENAME_NOREPLACE, RENAME_WHITEOUT, renameat2
 from mount.posix.users import alice, bob
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_an_object_gets_another_name(folder: Path, kind: Kind) -> None:
     make(kind, folder / "old")
     make_folder(folder / "inner")
@@ -27,7 +27,7 @@ def test_an_object_gets_another_name(folder: Path, kind: Kind) -> None:
     assert before[:7] == after[:7]
 
 
-@pytest.mark.parametrize("new", kinds.NOT_FOLDERS, ids=str)
+@each("new", kinds.NOT_FOLDERS)
 def test_what_is_no_folder_replaces_what_is_none(folder: Path, new: Kind) -> None:
     for old in kinds.NOT_FOLDERS:
         before = os.lstat(make(old, folder / "old"))
@@ -38,7 +38,7 @@ def test_what_is_no_folder_replaces_what_is_none(folder: Path, new: Kind) -> Non
         os.unlink(folder / "new")
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_FOLDERS, ids=str)
+@each("kind", kinds.NOT_FOLDERS)
 def test_folders_and_others_do_not_replace_each_other(folder: Path, kind: Kind) -> None:
     make(kind, folder / "other")
     make_folder(folder / "inner")
@@ -60,7 +60,7 @@ def test_a_folder_replaces_an_empty_one(folder: Path) -> None:
     assert os.stat(folder).st_nlink == links - 1
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_a_folder_that_is_not_empty_is_not_replaced(folder: Path, kind: Kind) -> None:
     make_folder(folder / "old")
     make_folder(folder / "new")
@@ -228,7 +228,7 @@ def test_the_new_folder_must_not_be_removed(folder: Path) -> None:
             os.rename(folder / "x", "x", dst_dir_fd=fd)
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER, Kind.SYMLINK, Kind.FIFO], ids=str)
+@each("kind", [Kind.FILE, Kind.FOLDER, Kind.SYMLINK, Kind.FIFO])
 def test_times_change_of_both_folders_and_of_the_object(folder: Path, kind: Kind) -> None:
     one, two = make_folder(folder / "one"), make_folder(folder / "two")
     make(kind, one / "x")
@@ -259,7 +259,7 @@ def test_nothing_changes_when_it_fails(folder: Path) -> None:
 # --- flags -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_without_replacing_the_new_name_must_be_free(folder: Path, kind: Kind) -> None:
     make_file(folder / "old")
     make(kind, folder / "new")
@@ -271,7 +271,7 @@ def test_without_replacing_the_new_name_must_be_free(folder: Path, kind: Kind) -
     assert entries(folder) == ["old", "other"]
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_an_exchange_takes_any_two(folder: Path, kind: Kind) -> None:
     inner = make_folder(folder / "inner")
     one = os.lstat(make(kind, inner / "one"))
@@ -326,7 +326,7 @@ def test_times_change_of_all_who_take_part_in_an_exchange(folder: Path) -> None:
     assert changed(two / "y", before[2]) == changed(one / "x", before[3]) == "c"
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER], ids=str)
+@each("kind", [Kind.FILE, Kind.FOLDER])
 def test_a_whiteout_stays_behind(folder: Path, kind: Kind) -> None:
     make(kind, folder / "old")
     renameat2(folder / "old", folder / "new", RENAME_WHITEOUT)
@@ -344,9 +344,7 @@ def test_a_user_may_leave_a_whiteout(folder: Path) -> None:
     assert (stat.S_IFMT(left.st_mode), left.st_rdev, left.st_uid) == (stat.S_IFCHR, 0, alice.uid)
 
 
-@pytest.mark.parametrize(
-    "flags", [RENAME_NOREPLACE | RENAME_EXCHANGE, RENAME_EXCHANGE | RENAME_WHITEOUT, 8, 1 << 30], ids=hex
-)
+@each("flags", [RENAME_NOREPLACE | RENAME_EXCHANGE, RENAME_EXCHANGE | RENAME_WHITEOUT, 8, 1 << 30])
 def test_flags_that_make_no_sense_are_refused(folder: Path, flags: int) -> None:
     make_file(folder / "old")
     make_file(folder / "new")

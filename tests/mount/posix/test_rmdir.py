@@ -5,8 +5,8 @@ import os
 import subprocess
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import age, changed, entries, opened, outcome, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.users import alice, bob, root
@@ -24,7 +24,7 @@ def test_an_empty_folder_is_removed(folder: Path) -> None:
         os.rmdir(path)
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_a_folder_with_anything_in_it_is_not(folder: Path, kind: Kind) -> None:
     make_folder(folder / "inner")
     make(kind, folder / "inner" / "x")
@@ -33,7 +33,7 @@ def test_a_folder_with_anything_in_it_is_not(folder: Path, kind: Kind) -> None:
     assert entries(folder / "inner") == ["x"]
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_FOLDERS, ids=str)
+@each("kind", kinds.NOT_FOLDERS)
 def test_nothing_else_is(folder: Path, kind: Kind) -> None:
     make(kind, folder / "x")
     with refused(errno.ENOTDIR):

@@ -4,19 +4,18 @@ import errno
 import os
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import entries, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import RENAME_EXCHANGE, renameat2
 from mount.posix.users import User, alice, bob, carol, root
 
-every_kind = pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+every_kind = each("kind", kinds.ALL)
 
 
-@pytest.fixture
-def sticky(folder: Path) -> Path:
-    """A sticky folder of alice's."""
+def make_sticky(folder: Path) -> Path:
+    """A sticky folder of alice's in the folder."""
     path = make_folder(folder / "sticky", 0o1777)
     os.chown(path, alice.uid, alice.gid)
     return path
@@ -32,7 +31,8 @@ def remove(kind: Kind, path: Path) -> None:
 
 
 @every_kind
-def test_the_object_is_removed_by_its_owner_the_folders_owner_and_root(sticky: Path, kind: Kind) -> None:
+def test_the_object_is_removed_by_its_owner_the_folders_owner_and_root(folder: Path, kind: Kind) -> None:
+    sticky = make_sticky(folder)
     path = sticky / "x"
     make_bobs(kind, path)
     with refused(errno.EPERM):
@@ -43,7 +43,8 @@ def test_the_object_is_removed_by_its_owner_the_folders_owner_and_root(sticky: P
 
 
 @every_kind
-def test_the_object_is_renamed_by_the_same(sticky: Path, folder: Path, kind: Kind) -> None:
+def test_the_object_is_renamed_by_the_same(folder: Path, kind: Kind) -> None:
+    sticky = make_sticky(folder)
     outside = make_folder(folder / "outside", 0o777)
     make_bobs(kind, sticky / "x")
     for new in (sticky / "y", outside / "y"):
@@ -54,8 +55,9 @@ def test_the_object_is_renamed_by_the_same(sticky: Path, folder: Path, kind: Kin
         os.rename(sticky / "y", sticky / "x")
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.SYMLINK, Kind.FIFO], ids=str)
-def test_the_object_is_replaced_by_the_same(sticky: Path, folder: Path, kind: Kind) -> None:
+@each("kind", [Kind.FILE, Kind.SYMLINK, Kind.FIFO])
+def test_the_object_is_replaced_by_the_same(folder: Path, kind: Kind) -> None:
+    sticky = make_sticky(folder)
     outside = make_folder(folder / "outside", 0o777)
     for user, may in ((carol, False), (alice, True), (bob, True), (root, True)):
         user(make_file, outside / "new")
@@ -70,7 +72,8 @@ def test_the_object_is_replaced_by_the_same(sticky: Path, folder: Path, kind: Ki
             os.unlink(outside / "new")
 
 
-def test_both_are_needed_for_an_exchange(sticky: Path) -> None:
+def test_both_are_needed_for_an_exchange(folder: Path) -> None:
+    sticky = make_sticky(folder)
     bob(make_file, sticky / "bobs")
     carol(make_file, sticky / "carols")
     for user in (bob, carol):
@@ -79,8 +82,9 @@ def test_both_are_needed_for_an_exchange(sticky: Path) -> None:
     alice(renameat2, sticky / "bobs", sticky / "carols", RENAME_EXCHANGE)
 
 
-@pytest.mark.parametrize("user", [bob, carol], ids=["bob", "carol"])
-def test_everybody_makes_what_they_like(sticky: Path, user: User) -> None:
+@each("user", {"bob": bob, "carol": carol})
+def test_everybody_makes_what_they_like(folder: Path, user: User) -> None:
+    sticky = make_sticky(folder)
     user(make_file, sticky / "x", b"content")
     user(os.link, sticky / "x", sticky / "y")
     user(os.mkdir, sticky / "inner")
@@ -88,13 +92,15 @@ def test_everybody_makes_what_they_like(sticky: Path, user: User) -> None:
     assert entries(sticky) == ["inner", "link", "x", "y"]
 
 
-def test_anybody_who_may_write_changes_the_contents(sticky: Path) -> None:
+def test_anybody_who_may_write_changes_the_contents(folder: Path) -> None:
+    sticky = make_sticky(folder)
     bob(make_file, sticky / "x", mode=0o666)
     carol(os.truncate, sticky / "x", 10)
     assert os.stat(sticky / "x").st_size == 10
 
 
-def test_without_the_bit_everybody_removes(sticky: Path) -> None:
+def test_without_the_bit_everybody_removes(folder: Path) -> None:
+    sticky = make_sticky(folder)
     bob(make_file, sticky / "x")
     os.chmod(sticky, 0o777)
     carol(os.unlink, sticky / "x")

@@ -5,8 +5,8 @@ import os
 import stat
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import LONG_AGO, age, changed, entries, mode_of, opened, refused, times
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import AT_SYMLINK_NOFOLLOW, UTIME_OMIT, utimensat
@@ -24,7 +24,7 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:20]))
+@each("text", TEXTS)
 def test_a_link_says_what_it_was_given(folder: Path, text: bytes) -> None:
     path = os.fsencode(folder / "link")
     os.symlink(text, path)
@@ -52,14 +52,14 @@ def test_the_text_must_not_be_empty(folder: Path) -> None:
         os.symlink("", folder / "link")
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_the_name_must_be_free(folder: Path, kind: Kind) -> None:
     make(kind, folder / "x")
     with refused(errno.EEXIST):
         os.symlink("target", folder / "x")
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_LINKS, ids=str)
+@each("kind", kinds.NOT_LINKS)
 def test_nothing_else_is_read_as_a_link(folder: Path, kind: Kind) -> None:
     make(kind, folder / "x")
     with refused(errno.EINVAL):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from mount.posix.each import each
 from mount.posix.expect import age, changed, opened, times
 from mount.posix.kinds import make_file, make_folder
 from mount.posix.syscalls import DirectoryStream, statx
@@ -43,9 +44,6 @@ OPERATIONS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "lock": ("", "", with_descriptor(lambda fd: fcntl.lockf(fd, fcntl.LOCK_EX))),
     "flock": ("", "", with_descriptor(lambda fd: fcntl.flock(fd, fcntl.LOCK_EX))),
     "write nothing": ("", "", with_descriptor(lambda fd: os.write(fd, b""))),
-    "read": ("a", "", with_descriptor(lambda fd: os.read(fd, 100))),
-    "pread at the end": ("a", "", with_descriptor(lambda fd: os.pread(fd, 100, SIZE - 50))),
-    "preadv": ("a", "", with_descriptor(lambda fd: os.preadv(fd, [bytearray(10)], 0))),
     "write": ("mc", "", with_descriptor(lambda fd: os.write(fd, b"x"))),
     "append": ("mc", "", with_descriptor(lambda fd: os.write(fd, b"x"), os.O_WRONLY | os.O_APPEND)),
     "pwrite": ("mc", "", with_descriptor(lambda fd: os.pwrite(fd, b"x", 1 << 20))),
@@ -59,7 +57,7 @@ OPERATIONS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
 """Name: what changes of a file, what of its folder, and the operation, given the folder."""
 
 
-@pytest.mark.parametrize(("of_file", "of_folder", "operation"), OPERATIONS.values(), ids=OPERATIONS)
+@each(("of_file", "of_folder", "operation"), OPERATIONS)
 def test_an_operation_changes_these_times(
     folder: Path, of_file: str, of_folder: str, operation: Callable[[Path], object]
 ) -> None:
@@ -69,6 +67,23 @@ def test_an_operation_changes_these_times(
     before = age(folder / "x"), age(folder)
     operation(folder)
     assert (changed(folder / "x", before[0]), changed(folder, before[1])) == (of_file, of_folder)
+
+
+READS: dict[str, Callable[[int], object]] = {
+    "read": lambda fd: os.read(fd, 100),
+    "preadv": lambda fd: os.preadv(fd, [bytearray(10)], 0),
+    "pread at the end": lambda fd: os.pread(fd, 100, SIZE - 50),
+    "direct": lambda fd: os.preadv(fd, [mmap.mmap(-1, 4096)], 0),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_reading_changes_atime(folder: Path, read: Callable[[int], object]) -> None:
+    path = make_file(folder / "x", b"x" * SIZE)
+    before = age(path)
+    with opened(path, os.O_RDONLY | (os.O_DIRECT if read is READS["direct"] else 0)) as fd:
+        read(fd)
+    assert changed(path, before) == "a"
 
 
 def test_reading_at_the_end_changes_nothing_more_than_atime(folder: Path) -> None:

@@ -6,13 +6,13 @@ import resource
 import signal
 from pathlib import Path
 
-import pytest
+from mount.posix.each import each
 from mount.posix.expect import age, changed, may_be_refused, opened, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.users import alice
 
 SIZES = [0, 1, 4095, 4096, 4097, 70_000, 1 << 20, 1_500_000]
-WAYS = pytest.mark.parametrize("way", ["path", "descriptor"])
+either_way = each("way", ["path", "descriptor"])
 
 
 def resize(path: Path, size: int, way: str) -> None:
@@ -23,7 +23,7 @@ def resize(path: Path, size: int, way: str) -> None:
             os.ftruncate(fd, size)
 
 
-@WAYS
+@either_way
 def test_a_file_has_the_length_that_it_is_given(folder: Path, way: str) -> None:
     path = make_file(folder / "x", b"x" * 10_000)
     written = 10_000
@@ -82,8 +82,8 @@ def test_a_link_is_followed(folder: Path) -> None:
     assert os.lstat(folder / "link").st_size == 1
 
 
-@WAYS
-@pytest.mark.parametrize("size", [3, 100])
+@either_way
+@each("size", [3, 100])
 def test_mtime_and_ctime_change_with_the_length(folder: Path, way: str, size: int) -> None:
     path = make_file(folder / "x", b"content")
     before = age(path)
@@ -112,7 +112,7 @@ def test_a_folder_has_no_length(folder: Path) -> None:
         os.ftruncate(fd, 0)
 
 
-@pytest.mark.parametrize("kind", [Kind.FIFO, Kind.SOCKET, Kind.CHARACTER, Kind.BLOCK], ids=str)
+@each("kind", [Kind.FIFO, Kind.SOCKET, Kind.CHARACTER, Kind.BLOCK])
 def test_what_holds_nothing_has_no_length(folder: Path, kind: Kind) -> None:
     with refused(errno.EINVAL):
         os.truncate(make(kind, folder / "x"), 0)
@@ -153,7 +153,7 @@ def test_a_process_keeps_to_its_limit(folder: Path) -> None:
         os.truncate(path, 1001)
 
     with refused(errno.EFBIG):
-        alice(grow)
+        alice.process(grow)
     assert os.stat(path).st_size == 1000
 
 

@@ -4,15 +4,15 @@ import errno
 import os
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import LONG_AGO, age, changed, entries, opened, refused, times
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import utimensat
 from mount.posix.users import alice, bob
 
 
-@pytest.mark.parametrize("kind", kinds.NOT_FOLDERS, ids=str)
+@each("kind", kinds.NOT_FOLDERS)
 def test_a_name_is_removed(folder: Path, kind: Kind) -> None:
     make(kind, folder / "x")
     os.unlink(folder / "x")

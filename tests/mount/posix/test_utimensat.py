@@ -5,8 +5,8 @@ import os
 import time
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import LONG_AGO, age, changed, opened, refused, times
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import (
@@ -35,7 +35,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
+@each("moment", MOMENTS)
 def test_any_moment_is_kept_to_the_nanosecond(folder: Path, moment: int) -> None:
     path = make_file(folder / "x")
     utimensat(path, moment, moment + 7)
@@ -45,7 +45,7 @@ def test_any_moment_is_kept_to_the_nanosecond(folder: Path, moment: int) -> None
         assert times(fd)[:2] == (moment + 1, moment)
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_every_object_has_times(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     before = age(path)
@@ -95,7 +95,7 @@ def test_leaving_both_changes_nothing(folder: Path) -> None:
     assert changed(path, before) == ""
 
 
-@pytest.mark.parametrize("nanoseconds", [SECOND, -1, (1 << 30) - 3, 1 << 40])
+@each("nanoseconds", [SECOND, -1, (1 << 30) - 3, 1 << 40])
 def test_a_second_has_only_so_many_nanoseconds(folder: Path, nanoseconds: int) -> None:
     path = make_file(folder / "x")
     before = age(path)
@@ -115,7 +115,7 @@ def test_a_link_is_followed_unless_asked_not_to(folder: Path) -> None:
     assert changed(folder / "link", before).replace("a", "") == ""
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER, Kind.FIFO], ids=str)
+@each("kind", [Kind.FILE, Kind.FOLDER, Kind.FIFO])
 def test_only_the_owner_sets_times(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0o666)
     os.chown(path, alice.uid, alice.gid)

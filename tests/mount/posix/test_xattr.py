@@ -4,8 +4,8 @@ import errno
 import os
 from pathlib import Path
 
-import pytest
 from mount.posix import kinds
+from mount.posix.each import each
 from mount.posix.expect import may_be_refused, opened, refused
 from mount.posix.kinds import Kind, make, make_file, make_folder
 from mount.posix.syscalls import getxattr_into, listxattr_into
@@ -20,8 +20,8 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER], ids=str)
+@each("value", VALUES)
+@each("kind", [Kind.FILE, Kind.FOLDER])
 def test_a_value_is_kept_changed_and_removed(folder: Path, kind: Kind, value: bytes) -> None:
     path = make(kind, folder / "x")
     os.setxattr(path, "user.one", value)
@@ -95,7 +95,7 @@ def test_a_value_may_have_64_kib_at_most(folder: Path) -> None:
         assert os.getxattr(path, "user.x") == b"v" * (1 << 16)
 
 
-@pytest.mark.parametrize("kind", [Kind.SYMLINK, *kinds.NODES], ids=str)
+@each("kind", [Kind.SYMLINK, *kinds.NODES])
 def test_only_files_and_folders_carry_the_users(folder: Path, kind: Kind) -> None:
     """xattr(7): the modes of other objects say nothing about who may attach data to them."""
     path = make(kind, folder / "x", 0o666)
@@ -106,7 +106,7 @@ def test_only_files_and_folders_carry_the_users(folder: Path, kind: Kind) -> Non
     assert os.listxattr(path, follow_symlinks=False) == []
 
 
-@pytest.mark.parametrize("kind", kinds.ALL, ids=str)
+@each("kind", kinds.ALL)
 def test_anything_carries_the_superusers(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x")
     for name in ("trusted.x", "security.x"):
@@ -138,7 +138,7 @@ def test_a_user_reads_the_security_ones(folder: Path) -> None:
     assert alice(os.listxattr, path) == ["security.x"]
 
 
-@pytest.mark.parametrize("kind", [Kind.FILE, Kind.FOLDER], ids=str)
+@each("kind", [Kind.FILE, Kind.FOLDER])
 def test_the_mode_decides_about_the_users(folder: Path, kind: Kind) -> None:
     path = make(kind, folder / "x", 0o704)
     bob_may_read = path
