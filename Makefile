@@ -16,6 +16,7 @@ give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml Makefi
 help:
 	@echo 'sudo make run    set everything up and serve the demo mount (config/mounts/demo.yaml); Ctrl-C ends it'
 	@echo 'sudo make test   set everything up, then lint, types and tests (PYTEST_ARGS="tests/pure -k x" narrows)'
+	@echo 'sudo make soak   storms of calls while workers die, DEATHS=300 of them (fewer: faster); a table at the end'
 	@echo 'make setup       system packages, .venv and the package in it (PYTHON=... chooses the interpreter)'
 	@echo 'make dev         setup, with the tools for tests and lint'
 	@echo 'make lint        ruff, mypy --strict, import-linter'
@@ -49,6 +50,12 @@ test: dev
 	     export RINGMOUNT_REQUIRE_RING=1; \
 	 fi; \
 	 $(MAKE) --no-print-directory lint pytest; result=$$?; $(give_back); exit $$result
+
+# TRANSPORTS="io_uring" and PARTS="kindly harshly programs leaks" narrow it.
+DEATHS ?= 300
+soak: dev
+	@.ci/ring
+	@DEATHS=$(DEATHS) PYTHONPATH=tests $(BIN)/python -P tests/mount/storm/soak.py
 
 lint: dev
 	@echo '== ruff check';    $(BIN)/ruff check

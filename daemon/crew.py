@@ -55,6 +55,8 @@ class Crew:
         self.watch_group = -1
         """See `ringmount.daemon.coherence.Coherence.group`."""
         self._restarts: list[tuple[float, WorkerProcess]] = []
+        self.deaths = 0
+        """Of workers, so far."""
         self._waiting: list[WorkerProcess] = []
         """Dead ones who get the next spare."""
         self.on_message: Callable[[WorkerProcess, messages.ToSupervisor], None]
@@ -239,6 +241,7 @@ class Crew:
             return
         now = time.monotonic()
         record.deaths += 1
+        self.deaths += 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         log.error("worker %d (pid %d) died: %s", worker.index, worker.pid, how)
         if worker.failure is not None:

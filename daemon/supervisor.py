@@ -36,6 +36,7 @@ from ringmount.daemon.machine import Cpus
 from ringmount.daemon.mount import Mount, Phase
 from ringmount.daemon.report import Report
 from ringmount.daemon.stop import Stop
+from ringmount.daemon.strays import Strays
 from ringmount.daemon.watch import Watch
 from ringmount.workers import messages
 from ringmount.workers.api import NodeId
@@ -71,6 +72,7 @@ class Supervisor:
         self.crew = Crew(self.mount, self.loop, self.connection, self.errands)
         self.legacy = LegacyPath(self.mount, self.loop, self.connection, self.crew, self._connection_ended)
         self.watch = Watch(self.mount, self.loop, self.crew)
+        self.strays = Strays(self.mount, self.loop, self.crew)
         self.coherence = Coherence(self.mount, self.loop, self.connection)
         self.control: ControlServer
         self.on_ready: Callable[[Supervisor], None] = lambda supervisor: None

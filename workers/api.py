@@ -568,6 +568,9 @@ class Filesystem:
     """True: with `cache: coherent` the filesystem tells of every change that the kernel did not ask for, by
     `Mount.notify`, after the change and before any method may have answered from what was before. The kernel then
     keeps names and attributes until it is told, whatever `timeouts:` says."""
+    owns_descriptors: ClassVar[bool] = False
+    """True (policy `shared`): every file that stays open beyond a request is a handle's or `Mount.own_fd`'s. What else
+    is found open after a worker's death was opened by it a moment before, and is closed."""
     export: ClassVar[bool] = False
     """True: `lookup` knows the names `.` and `..`, so that the mount can be exported by NFS."""
 

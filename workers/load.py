@@ -113,6 +113,7 @@ def describe(cls: type[api.Filesystem]) -> messages.Description:
         posix_acl=cls.posix_acl,
         handle_killpriv=cls.handle_killpriv,
         export=cls.export,
+        owns_descriptors=cls.owns_descriptors,
     )
 
 

@@ -128,6 +128,7 @@ class Description(Message):
     handle_killpriv: bool
     export: bool
     watched: Watched | None = None
+    owns_descriptors: bool = False
 
 
 ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Stop | LogLevel

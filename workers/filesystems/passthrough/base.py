@@ -46,6 +46,7 @@ class Base(Filesystem):
     Options = opts.Options
     handle_policy: ClassVar = HandlePolicy.SHARED
     needs_root: ClassVar = True
+    owns_descriptors: ClassVar = True
     posix_acl: ClassVar = True
     handle_killpriv: ClassVar = True
 
