@@ -178,6 +178,10 @@ def _caches(wanted: Wanted) -> bool:
     return wanted.config.cache != "none"
 
 
+def _keeps_entries(wanted: Wanted) -> bool:
+    return wanted.config.cache == "coherent" or (_caches(wanted) and wanted.config.timeouts.entry > 0)
+
+
 def _applies_acls(wanted: Wanted) -> bool:
     # FUSE_POSIX_ACL turns default_permissions on (process_init_reply()), so it must not come without the
     # settings' consent.
@@ -219,7 +223,8 @@ WISHES = (
     Wish(InitFlags.AUTO_INVAL_DATA, _caches),
     Wish(
         InitFlags.DO_READDIRPLUS | InitFlags.READDIRPLUS_AUTO,
-        lambda wanted: wanted.implements("readdirplus"),
+        # Attributes that come with names are of use to a kernel that may keep them until they are asked for.
+        lambda wanted: wanted.implements("readdirplus") and _keeps_entries(wanted),
         "listing a folder with attributes takes a request per file",
     ),
     Wish(InitFlags.ASYNC_DIO, _always),

@@ -12,6 +12,7 @@ class Tables:
 
     nodes: int
     handles: int
+    given: int
     fd_owners: int
     fd_owners_size: int
     """Its length in entries of 16 bits; 0: descriptors are not shared, and nothing is noted."""

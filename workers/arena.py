@@ -38,6 +38,7 @@ SECTIONS = (
     "journal",  # struct rm_journal, one an entry: the request in flight
     "fd_owners",  # by descriptor: 1 + the worker that keeps it for itself (policy `shared`)
     "handles",  # open files: handles.c
+    "given",  # what the kernel has of folders: given.c
     "nodes",  # what the kernel refers to: nodes.c
     "entries",  # by entry: a page for the ring's headers, then the payload
 )
@@ -91,6 +92,7 @@ class Plan:
             "journal": JOURNAL_SIZE * self.entries,
             "fd_owners": 2 * FD_OWNERS,
             "handles": handles.size(self.handles),
+            "given": int(lib.rm_given_size()),
             "nodes": nodes.size(self.nodes),
             "entries": self.buffer_bytes,
         }

@@ -12,7 +12,7 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent / "native"
-PARTS = ("ring", "nodes", "handles", "process", "death", "system", "listing", "fast")
+PARTS = ("ring", "nodes", "handles", "process", "death", "system", "listing", "given", "fast")
 MINIMUM_LIBURING = "2.3"
 
 

@@ -120,7 +120,8 @@ class MountView:
         """For filesystems that answer in C."""
         arena, owners = self._arena, self._fd_owners
         size = 0 if owners is None else len(owners)
-        return Tables(arena.address("nodes"), arena.address("handles"), arena.address("fd_owners"), size)
+        nodes, handles, given, fd_owners = map(arena.address, ("nodes", "handles", "given", "fd_owners"))
+        return Tables(nodes, handles, given, fd_owners, size)
 
     @property
     def watches_folders(self) -> bool:

@@ -6,7 +6,7 @@
 
 #include "step.h"
 
-#define RM_ARENA_VERSION 2
+#define RM_ARENA_VERSION 3
 #define RM_ENTRY_PAGE 4096   /* an entry: this page, then its payload */
 #define RM_SAVED_AT 512      /* offset of the saved start of a request's payload in the entry's page */
 #define RM_SAVED_MAX 512

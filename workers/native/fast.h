@@ -8,6 +8,7 @@
 
 struct rm_fast_setup {
 	void *nodes;
+	void *given;
 	void *handles;
 	uint16_t *fd_owners;
 	uint32_t fd_owners_size;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "fast_call.h"
+#include "given.h"
 #include "nodes.h"
 #include "system.h"
 
@@ -152,7 +153,10 @@ bool rm_do_lookup(struct call *call)
 	}
 	if (error == -ENOENT)
 		return fail(call, ENOENT);
-	return error ? false : answer(call, sizeof(struct entry_out));
+	if (error)
+		return false;
+	rm_given_lookup(call->setup->given, call->node);
+	return answer(call, sizeof(struct entry_out));
 }
 
 /* --- making ------------------------------------------------------------------------------------------------------

@@ -40,9 +40,11 @@ class Served:
 
     def __init__(self, arena: Arena, source: Path, replies: Replies = REPLIES) -> None:
         self.arena = arena
+        self.source = source
         mount = Mount(ArenaTables(arena))  # type: ignore[arg-type]
         self.filesystem = Passthrough(Options(str(source)), mount)
-        tables = Tables(arena.address("nodes"), arena.address("handles"), arena.address("fd_owners"), 0)
+        nodes, handles, given, owners = map(arena.address, ("nodes", "handles", "given", "fd_owners"))
+        tables = Tables(nodes, handles, given, owners, 0)
         self.fast = self.filesystem.accelerate(tables, replies)
 
     def ask(self, opcode: int, node: int, op_in: bytes = b"", payload: bytes = b"") -> bytes | int | None:
@@ -61,10 +63,24 @@ class Served:
         assert journal.state == lib.RM_ANSWERED
         return -journal.error if journal.error else bytes(self.arena.payload_view(0)[: journal.size])
 
-    def opendir(self, node: int = ROOT) -> int:
+    def opening(self, node: int = ROOT) -> bytes:
+        """The fuse_open_out of an OPENDIR."""
         opened = self.ask(Opcode.OPENDIR, node, abi.FUSE_OPEN_IN.struct.pack(0, 0))
         assert isinstance(opened, bytes)
-        return int(abi.FUSE_OPEN_OUT.struct.unpack(opened)[0])
+        return opened
+
+    def opendir(self, node: int = ROOT) -> int:
+        return int(abi.FUSE_OPEN_OUT.struct.unpack_from(self.opening(node))[0])
+
+    @staticmethod
+    def offset_after(listing: bytes, plus: bool = True) -> int:
+        """Where the kernel goes on after a part of a listing."""
+        at = offset = 0
+        skip = abi.FUSE_ENTRY_OUT.size if plus else 0
+        while at < len(listing):
+            _, offset, size, _ = abi.FUSE_DIRENT.struct.unpack_from(listing, at + skip)
+            at += skip + abi.FUSE_DIRENT.size + size + 7 & ~7
+        return offset
 
     def list(self, fh: int, plus: bool = True, node: int = ROOT, offset: int = 0, size: int = 4096) -> bytes:
         asked = abi.FUSE_READ_IN.struct.pack(fh, offset, size, 0, 0, 0, 0)

@@ -58,6 +58,7 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
         return None
     setup = ffi.new("struct rm_fast_setup *")
     setup.nodes = ffi.cast("void *", tables.nodes)
+    setup.given = ffi.cast("void *", tables.given)
     setup.handles = ffi.cast("void *", tables.handles)
     setup.fd_owners = ffi.cast("uint16_t *", tables.fd_owners)
     setup.fd_owners_size = tables.fd_owners_size
