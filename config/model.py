@@ -152,6 +152,14 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             extra=SIZE,
         ),
     ] = None
+    memory_limit: Annotated[
+        Size | None,
+        Meta(
+            description="The most memory that a worker may take for itself; one above it is replaced, without a call "
+            "failing, before the kernel has to kill it. null means any amount.",
+            extra=SIZE,
+        ),
+    ] = None
     timeouts: Annotated[
         Timeouts,
         Meta(description="How long the kernel may reuse answers, and how long a handler may take."),

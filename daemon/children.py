@@ -49,6 +49,8 @@ class WorkerProcess:
         """Why it does not serve, while it is started again."""
         self.asked_to_die: float | None = None
         """When it was asked to, because a request hangs in it (time.monotonic)."""
+        self.asked_to_retire: float | None = None
+        """When it was, because it takes too much memory (time.monotonic)."""
         self.began = 0.0
         """When this process became this worker, and then when it began to serve (time.monotonic)."""
         self.turns = 0
@@ -101,7 +103,7 @@ class WorkerProcess:
         record = arena.worker(self.index)
         record.pid = self.pid
         record.generation += 1
-        self.asked_to_die = None
+        self.asked_to_die = self.asked_to_retire = None
         self.began = time.monotonic()
         self.pinged = None
 

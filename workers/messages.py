@@ -66,6 +66,10 @@ class Ping(Message):
     """Take a turn: a worker that does not is stopped, or hangs."""
 
 
+class Retire(Message):
+    """Answer what is in flight, then die: a successor is there."""
+
+
 class Stop(Message):
     """Answer what is in flight and exit."""
 
@@ -131,7 +135,7 @@ class Description(Message):
     owns_descriptors: bool = False
 
 
-ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Stop | LogLevel
+ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Retire | Stop | LogLevel
 ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Departed | Released | Notification | Description
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -178,6 +178,7 @@ class Worker:
         self.arena = Arena.attach(setup.arena_fd)
         self.record = self.arena.worker(setup.index)
         self.stopping = False
+        self.retiring = False
         self.single: SingleCounts | None = None
         io = EngineIo()
         self.mount = MountView(setup, self.arena, cls.handle_policy, self.outbox.send, io)
@@ -220,6 +221,8 @@ class Worker:
         elif isinstance(message, messages.Released):
             if isinstance(self.mount.handles, ReopenHandles):
                 self.mount.handles.drop(api.Handle(message.fh))
+        elif isinstance(message, messages.Retire):
+            self.retiring = True
         elif isinstance(message, messages.Stop):
             self.stopping = True
         elif isinstance(message, messages.LogLevel):
@@ -349,6 +352,8 @@ class Worker:
             self._tell_departed()
         if len(self.outbox):
             self.outbox.flush()
+        if self.retiring and not engine.busy and not engine.answered:
+            os.kill(os.getpid(), signal.SIGTERM)  # what arrives from here on waits for the successor
         return bool(events)
 
     def _tell_departed(self) -> None:

@@ -72,3 +72,38 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path, transport: str) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
+
+
+GREEDY = """
+import stat
+from ringmount.workers.api import ROOT, Attr, Entry, Filesystem, NodeId
+
+class Greedy(Filesystem):
+    def lookup(self, ctx, parent, name):
+        if name != b"link":
+            raise FileNotFoundError(2, "none")
+        return Entry(2, self.getattr(ctx, NodeId(2), None))
+
+    def getattr(self, ctx, node, fh):
+        kind = stat.S_IFDIR | 0o755 if node == ROOT else stat.S_IFLNK | 0o777
+        return Attr(st_ino=node, st_mode=kind)
+
+    def readlink(self, ctx, node):
+        self.hoard = b"x" * (256 << 20)
+        return b"taken"
+"""
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_worker_that_takes_too_much_memory_is_replaced_and_no_call_fails(tmp_path: Path, transport: str) -> None:
+    (tmp_path / "greedy.py").write_text(GREEDY)
+    with serve(tmp_path, filesystem="greedy:Greedy", transport=transport, workers=1, memory_limit="200MiB") as mount:
+        pids = mount.worker_pids()
+        assert os.readlink(mount.path / "link") == "taken"
+        deadline = time.monotonic() + 60
+        while mount.worker_pids() in (pids, [None]) and time.monotonic() < deadline:
+            assert os.lstat(mount.path / "link").st_ino == 2
+        status = mount.status()
+        assert status["counts"]["memory"] == 1
+        assert [worker["lost"] for worker in status["workers"]] == [0]
+        assert "memory_limit is 200 MiB" in mount.output()

@@ -81,6 +81,7 @@ def test_defaults_are_marked() -> None:
         "queue_depth: 8                       # default\n"
         "max_write: 128KiB\n"
         "ring_memory: null                    # default\n"
+        "memory_limit: null                   # default\n"
         "timeouts:\n"
         "  attr: 5.0\n"
         "  entry: 1.0                         # default\n"
