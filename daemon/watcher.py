@@ -32,7 +32,7 @@ from ringmount.workers.arena import Arena
 from ringmount.workers.fanotify import CONTENTS, NAMES, Event, Mask
 from ringmount.workers.nodes import NodeTable
 
-REST = 0.002
+REST = 0.005
 """Seconds before the next look after changes that were all our own: the kernel merges those that wait."""
 BARRIER = b"\1"
 """A name that hardly exists. Its INVAL_ENTRY waits until all that reads the folder now is done."""
@@ -112,6 +112,15 @@ class Watcher:
             return
         workers = {self._arena.worker(index).pid for index in range(self._arena.workers)}
         events = own = 0
+        changed: set[NodeId] = set()
+        """Nodes of which attributes alone are stale, for which nothing has to be waited for."""
+
+        def put(node: NodeId, offset: int, name: bytes | None, expire_only: bool) -> None:
+            if offset == ATTRIBUTES and name is None:
+                changed.add(node)
+            else:
+                self._stale.put(node, offset, name, expire_only)
+
         for event in fanotify.parse(data):
             events += 1
             if event.mask & Mask.Q_OVERFLOW:
@@ -120,7 +129,10 @@ class Watcher:
                 continue
             is_own = event.pid in workers
             own += is_own
-            consequences(event, self._find, is_own, self._stale.put)
+            consequences(event, self._find, is_own, put)
+        for node in changed:
+            if self._write(codec.notify_inval_inode(node, ATTRIBUTES, 0)) == errno.ENOENT:
+                self._stale.put(node, ATTRIBUTES)
         self._count("events", events)
         self._count("own", own)
         if own == events:

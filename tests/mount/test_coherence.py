@@ -25,6 +25,8 @@ SHORT = {"attr": 0.05, "entry": 0.05, "negative": 0.05}
 NEVER = {"attr": 0, "entry": 0, "negative": 0}
 """With `cache: coherent` only for what is not watched: whatever a test sees there, it sees because it is watched."""
 SECONDS = 20.0
+ALL_TESTS = 600.0
+"""Seconds after which a mount of many tests is killed."""
 
 
 class Beneath:
@@ -164,7 +166,7 @@ def furnish(source: Path) -> None:
 def serve_source(folder: Path, transport: str, **settings: Any) -> Any:
     furnish(folder / "source")
     options = {"source": str(folder / "source")}
-    return serve(folder, filesystem="passthrough", options=options, transport=transport, **settings)
+    return serve(folder, filesystem="passthrough", options=options, transport=transport, patience=ALL_TESTS, **settings)
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
@@ -442,7 +444,13 @@ def holding(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     options = {"source": str(folder / "source")}
     with (
         serve_class(
-            folder, "Held", options=options, transport=request.param, timeouts=NEVER, cache="coherent"
+            folder,
+            "Held",
+            options=options,
+            transport=request.param,
+            timeouts=NEVER,
+            cache="coherent",
+            patience=ALL_TESTS,
         ) as mount,
         caller() as client,
     ):
