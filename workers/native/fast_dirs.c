@@ -185,6 +185,7 @@ static enum outcome add_plus(struct listing *listing, const struct found *found)
 	if (listing->at == 0)
 		rm_listing_begin(call->journal, call->payload);
 	if (is_dots(found->name)) {
+		memset(&plus->entry.entry_valid, 0, sizeof plus->entry - offsetof(struct entry_out, entry_valid));
 		put_dirent(listing, &plus->dirent, found, length, found->ino, found->type);
 	} else {
 		enum outcome outcome = look_up(listing, found->name, &plus->entry, &st);
