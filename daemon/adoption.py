@@ -59,9 +59,11 @@ class Inherited:
     arena: Arena
     fuse_fd: int
     clones: dict[int, int]
+    is_reload: bool
+    """The same process had it until now, and what it had open for files is open."""
 
 
-def inherit(name: str, stored: list[tuple[str, int]]) -> Inherited | None:
+def inherit(name: str, stored: list[tuple[str, int]], *, is_reload: bool = False) -> Inherited | None:
     """What was stored, checked; None if nothing was. Raises Refused or Gone; then the descriptors are closed."""
     try:
         fuse, memory = _only(FUSE, stored), _only(ARENA, stored)
@@ -81,7 +83,7 @@ def inherit(name: str, stored: list[tuple[str, int]]) -> Inherited | None:
         raise
     clones = {int(n.removeprefix(CLONE)): fd for n, fd in stored if n.startswith(CLONE) and n[len(CLONE) :].isdigit()}
     _close(stored, {fuse, memory, *clones.values()})
-    return Inherited(known, arena, fuse, clones)
+    return Inherited(known, arena, fuse, clones, is_reload)
 
 
 def _only(name: str, stored: list[tuple[str, int]]) -> int | None:

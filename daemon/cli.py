@@ -91,6 +91,17 @@ examples:
   ringmount umount data
   ringmount umount /mnt/data
 """
+RELOAD = """\
+Reads the mount's file again and tries the code that is installed now, while the mount serves. If both are good, new
+workers take the place of the old ones: applications wait for a moment, no call fails, and files stay open. If not, the
+old ones go on, and this command says why. SIGHUP to the supervisor does the same.
+
+What was agreed with the kernel lasts until the mount is made anew: mountpoint, filesystem, transport, workers, cpus,
+queue_depth, max_write, cache, data, allow_other, default_permissions, user and read_only.
+
+examples:
+  ringmount reload data
+"""
 SCHEMA = """\
 With yaml-language-server, editors help in a file whose first line names the schema:
 
@@ -154,6 +165,9 @@ def parser() -> argparse.ArgumentParser:
 
     umount = command("umount", "stop a mount, or clear away one whose server is dead", UMOUNT)
     umount.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
+
+    reload = command("reload", "have a running mount go on with new code and settings", RELOAD)
+    reload.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
 
     command("schema", "print the JSON Schema of a mount's file, for editors", SCHEMA)
 
@@ -226,6 +240,10 @@ def _call(options: argparse.Namespace) -> int:
             from ringmount.daemon.umount import umount
 
             print(umount(options.name))
+        case "reload":
+            from ringmount.daemon.upgrade import reload
+
+            print(reload(options.name))
         case "schema":
             import json
 

@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import select
+import time
 
 from ringmount.daemon import adoption, machine, mountinfo, mounting
 from ringmount.daemon.adoption import Inherited
@@ -22,6 +23,8 @@ from ringmount.workers import abi, codec, messages, ring
 log = logging.getLogger(__name__)
 
 INIT_PATIENCE = 10.0
+NOTIFIER_PATIENCE = 1.0
+"""Seconds for notifications that wait when the supervisor is replaced."""
 
 
 class Connection:
@@ -79,11 +82,21 @@ class Connection:
         self.transport, self.transport_reason = kept.transport, kept.transport_reason
         self._start_writer()
 
+    def descriptors(self) -> dict[str, int]:
+        """All copies of the connection's descriptor that a successor needs, by name."""
+        clones = {f"{adoption.CLONE}{worker}": clone for worker, clone in self.clones.items()}
+        return {adoption.FUSE: self.fd, **clones}
+
+    def send_notifications(self) -> None:
+        """Has what waits written, while there are workers: some of it may wait for their answers."""
+        until = time.monotonic() + NOTIFIER_PATIENCE
+        while not self.writer.is_idle and time.monotonic() < until:
+            self._loop.turn(0.01)
+
     def store(self) -> None:
         """Gives copies of the descriptors to the service manager: with them the connection outlives this process."""
-        self._manager.store(adoption.FUSE, self.fd)
-        for worker, clone in self.clones.items():
-            self._manager.store(f"{adoption.CLONE}{worker}", clone)
+        for name, fd in self.descriptors().items():
+            self._manager.store(name, fd)
 
     def _find_number(self) -> None:
         entry = mountinfo.find(self._mount.config.mountpoint)
@@ -162,7 +175,7 @@ class Connection:
         if self.fd < 0:
             return
         self._manager.remove(adoption.FUSE)
-        self._end_writer()
+        self.end_notifier()
         for worker, clone in self.clones.items():
             self._manager.remove(f"{adoption.CLONE}{worker}")
             os.close(clone)
@@ -182,15 +195,22 @@ class Connection:
             return
         log.warning("the notifier died: starting another")
         queue = self.writer.queue
-        self._end_writer()
+        self.end_notifier()
         self._start_writer()
         self.writer.queue = queue
         self.writer.pump()
 
-    def _end_writer(self) -> None:
+    def end_notifier(self) -> None:
+        """Ends the process that writes notifications. One that is stuck is left to end with the connection."""
+        if self.writer.pid == 0:
+            return
         self._loop.unwatch(self.writer.channel)
         self.writer.close()
-        os.waitpid(self.writer.pid, 0)
+        pidfd = os.pidfd_open(self.writer.pid)
+        if select.select([pidfd], [], [], NOTIFIER_PATIENCE)[0]:
+            os.waitpid(self.writer.pid, 0)
+        os.close(pidfd)
+        self.writer.pid = 0
 
 
 def _why_no_ring() -> str | None:

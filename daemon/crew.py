@@ -30,6 +30,8 @@ PREPARE_PATIENCE = 60.0
 SERVE_PATIENCE = 30.0
 """Seconds that the transport may take to come up."""
 NUDGE_PATIENCE = 5.0
+LEAVE_PATIENCE = 2.0
+"""Seconds to die when the supervisor is replaced."""
 SPARE_DELAY = 0.05
 """Seconds before a spare is made: whoever waits for an answer comes first."""
 OUTBOX_INTERVAL = 0.01
@@ -105,6 +107,20 @@ class Crew:
     def have_spare(self) -> None:
         """The mount serves: there shall be a spare."""
         self._restarts.append((0.0, self.spare))
+
+    def leave(self) -> None:
+        """Has all workers die by exec, which loses no request, and waits for that. Those that cannot are killed."""
+        for worker in self.processes():
+            worker.kill(death.PARENT_DIED)
+        until = time.monotonic() + LEAVE_PATIENCE
+        while self.processes():
+            left = until - time.monotonic()
+            if left <= 0:
+                for worker in self.processes():
+                    log.warning("worker %d does not die: killing it", worker.index)
+                    worker.kill()
+                left = LEAVE_PATIENCE
+            self._loop.turn(left)
 
     def start_no_more(self) -> None:
         """The mount is being stopped."""

@@ -21,9 +21,12 @@ class Errands:
     def __contains__(self, pid: int) -> bool:
         return pid in self._under_way
 
-    def run(self, function: Callable[[], int], patience: float) -> int:
-        """Has a child run `function`, for at most `patience` seconds. Returns its pid: it is in here while it runs."""
-        pid = throw_away(function)
+    def run(self, function: Callable[[], int], patience: float, keep: set[int] | None = None) -> int:
+        """Has a child run `function`, for at most `patience` seconds. Returns its pid: it is in here while it runs.
+
+        `keep`: descriptors that it inherits.
+        """
+        pid = throw_away(function, keep)
         pidfd = os.pidfd_open(pid)
         self._under_way[pid] = (pidfd, time.monotonic() + patience)
         self._loop.watch(pidfd, lambda: self._reap(pid))

@@ -23,6 +23,8 @@ class ServiceManager:
     def __init__(self) -> None:
         """Takes $NOTIFY_SOCKET out of the environment: no child is to speak for the mount."""
         self._notifier = sdnotify.SystemdNotifier()
+        self.environment = {key: os.environ[key] for key in ("NOTIFY_SOCKET",) if key in os.environ}
+        """What another program in this process's place needs to find it."""
         address = os.environ.pop("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.is_there = bool(address)

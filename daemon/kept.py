@@ -15,6 +15,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """One mount, as it is served."""
 
     config: MountConfig
+    """In force."""
+    asked: MountConfig
+    """As the mount's file had it."""
     description: Description
     session: Session
     transport: str
@@ -26,7 +29,9 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     since: float = 0.0
     """When it was mounted (time.time)."""
     adoptions: int = 0
-    """Supervisors that took it over so far."""
+    """Supervisors that took it over after a death so far."""
+    reloads: int = 0
+    """Those that took it over on purpose."""
 
 
 def encode(kept: Kept) -> bytes:

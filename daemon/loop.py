@@ -65,6 +65,7 @@ class Loop:
 
         previous = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         handlers = {number: signal.signal(number, handle) for number in numbers}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # the program before this one blocked them: see reload.py
         self.watch(ours, lambda: ours.recv(64))
         try:
             yield

@@ -1,5 +1,6 @@
 """What all parts of a supervisor know of its mount: settings, machine, arena and its tables, how far it is."""
 
+import os
 import time
 from enum import Enum
 
@@ -38,7 +39,9 @@ class Mount:
         self.since = time.time()
         """When it was mounted."""
         self.adoptions = 0
-        """Supervisors that took it over so far."""
+        """Supervisors that took it over after a death so far."""
+        self.reloads = 0
+        """Those that took it over on purpose."""
         self.counts = {"forgets": 0, "interrupts": 0, "notifications": 0, "nudges": 0, "hangs": 0, "unexpected": 0}
         self.arena: Arena
         self.nodes: NodeTable
@@ -57,9 +60,14 @@ class Mount:
             raise Failure(f"cannot make the arena: {error.strerror}", code=ExitCode.RESOURCES) from error
         self._open_tables()
 
-    def adopt(self, kept: Kept, arena: Arena) -> None:
-        """Takes over from a predecessor, all of whose processes have ended. Raises Failure."""
-        self.since, self.adoptions = kept.since, kept.adoptions + 1
+    def adopt(self, kept: Kept, arena: Arena, is_reload: bool) -> None:
+        """Takes over from a predecessor, all of whose workers have ended. Raises Failure.
+
+        `is_reload`: it was this process, and what it had open for open files is open.
+        """
+        self.since = kept.since
+        self.adoptions = kept.adoptions + (not is_reload)
+        self.reloads = kept.reloads + is_reload
         self.arena = arena
         same = [(depth, owner) for _, depth, owner in arena.queues] == list(
             zip(self.plan.depths, self.plan.owners, strict=True)
@@ -68,11 +76,19 @@ class Mount:
             raise Failure("this machine's CPUs are others than when the mount was made", code=ExitCode.RESOURCES)
         self._open_tables()
         self.nodes.recover()
-        self.handles.lose_descriptors()
+        if is_reload:
+            for fd in self.files():
+                os.set_inheritable(fd, False)
+        else:
+            self.handles.lose_descriptors()
         arena.section("fd_owners")[:] = bytes(arena.section_size("fd_owners"))
         for index in range(arena.workers):
             self.handles.sweep(index)
             arena.worker(index).died_from_outside = 1  # it is not counted against the requests that they had
+
+    def files(self) -> list[int]:
+        """The descriptors of open files in the table that all processes of the mount share (policy `shared`)."""
+        return [handle.fd for handle in self.handles.iterate() if handle.fd >= 0]
 
     def _open_tables(self) -> None:
         arena, nobody = self.arena, len(self.worker_cpus)

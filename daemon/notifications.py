@@ -199,6 +199,11 @@ class Writer:
         while self._in_hand:
             self.queue.put_back(self._in_hand.pop())
 
+    @property
+    def is_idle(self) -> bool:
+        """All notifications are written."""
+        return not self._in_hand and not len(self.queue)
+
     def close(self) -> None:
         """Ends the process: it has no state worth a wait."""
         self.channel.close()

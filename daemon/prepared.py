@@ -41,13 +41,16 @@ class Prepared:
         return HandlePolicy(self.description.handle_policy)
 
 
-def prepare(path: str) -> Prepared:
-    """Reads and checks the file. Raises ConfigError, Failure."""
+def prepare(path: str, *, is_mounted: bool = False) -> Prepared:
+    """Reads and checks the file. Raises ConfigError, Failure.
+
+    `is_mounted`: the mount is there already, so that nothing is checked against its mountpoint.
+    """
     document = read_document(path)
     config = document.config()
     _check_user(document, config)
     search = os.path.dirname(os.path.abspath(path))
-    description = probe.describe(config, search)
+    description = probe.describe(config, search, is_mounted=is_mounted)
     if isinstance(description, probe.Refusal):
         raise _refused(document, config, description)
     if description.needs_root and config.user is not None:

@@ -8,6 +8,7 @@ from ringmount.daemon.coherence import Coherence
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.crew import Crew
 from ringmount.daemon.mount import Mount
+from ringmount.daemon.reload import Reload
 from ringmount.workers._native import lib
 from ringmount.workers.api import HandlePolicy
 
@@ -15,11 +16,12 @@ from ringmount.workers.api import HandlePolicy
 class Report:
     """Called, it makes the answer."""
 
-    def __init__(self, mount: Mount, connection: Connection, crew: Crew, coherence: Coherence) -> None:
+    def __init__(self, mount: Mount, connection: Connection, crew: Crew, coherence: Coherence, reload: Reload) -> None:
         self._mount = mount
         self._connection = connection
         self._crew = crew
         self._coherence = coherence
+        self._reload = reload
 
     def __call__(self) -> dict[str, Any]:
         mount, connection, crew = self._mount, self._connection, self._crew
@@ -31,6 +33,7 @@ class Report:
             "pid": os.getpid(),
             "since": mount.since,
             "adoptions": mount.adoptions,
+            "reloads": mount.reloads,
             "transport": connection.transport,
             "transport_reason": connection.transport_reason,
             "protocol": None if connection.session is None else f"7.{connection.session.minor}",
@@ -42,6 +45,11 @@ class Report:
             "spare": crew.spare.pid if crew.spare.state is State.PREPARED else None,
             "watcher": self._coherence.status(),
             "counts": dict(mount.counts),
+            "reload": {
+                "attempts": self._reload.attempts,
+                "under_way": self._reload.is_under_way,
+                "error": self._reload.error,
+            },
         }
 
     def _workers(self) -> list[dict[str, Any]]:

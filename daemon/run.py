@@ -14,7 +14,7 @@ from typing import NoReturn
 import msgspec
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import adoption, control, fdstore, keeper, log, mountinfo, mounting, places, text
+from ringmount.daemon import adoption, control, fdstore, keeper, log, mountinfo, mounting, places, reload, text
 from ringmount.daemon.adoption import Inherited
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.fdstore import ServiceManager
@@ -34,8 +34,9 @@ def run(path: str, mkdir: bool = False) -> None:
     descriptors of a supervisor that died, its mount is taken over, with the settings that it had.
     """
     manager, stored = ServiceManager(), fdstore.received()
+    open_still = reload.handed_over()
     try:
-        inherited = adoption.inherit(Path(path).stem, stored)
+        inherited = adoption.inherit(Path(path).stem, open_still or stored, is_reload=bool(open_still))
     except adoption.Gone as gone:
         _forget(manager, stored)
         manager.say("STOPPING=1")
@@ -52,7 +53,7 @@ def run(path: str, mkdir: bool = False) -> None:
         config = inherited.kept.config
         log.set_up(config.log_level)
         with _kept_or_removed(config.mountpoint, made=inherited.kept.made_mountpoint):
-            _serve(taken_over(path, inherited.kept), manager, inherited)
+            _serve(path, taken_over(path, inherited.kept), manager, inherited, asked=inherited.kept.asked)
         return
     prepared = prepare(path)
     log.set_up(prepared.config.log_level)
@@ -60,7 +61,7 @@ def run(path: str, mkdir: bool = False) -> None:
         _replace(prepared.config, why)
     made = mkdir and _make(prepared.config.mountpoint)
     with _kept_or_removed(prepared.config.mountpoint, made=made):
-        _serve(_settled(prepared), manager, made_mountpoint=made)
+        _serve(path, _settled(prepared), manager, asked=prepared.config, made_mountpoint=made)
 
 
 def keep(path: str, mkdir: bool = False) -> NoReturn:
@@ -112,16 +113,24 @@ def _kept_or_removed(mountpoint: str, *, made: bool) -> Iterator[None]:
 
 
 def _serve(
-    prepared: Prepared, manager: ServiceManager, inherited: Inherited | None = None, *, made_mountpoint: bool = False
+    path: str,
+    prepared: Prepared,
+    manager: ServiceManager,
+    inherited: Inherited | None = None,
+    *,
+    asked: MountConfig,
+    made_mountpoint: bool = False,
 ) -> None:
     config = prepared.config
     supervisor = Supervisor(
+        path,
         config,
         prepared.search,
         prepared.description,
         prepared.cpus,
         manager,
         inherited,
+        asked=asked,
         made_mountpoint=made_mountpoint,
     )
     was_mounted = False

@@ -16,7 +16,7 @@ as it was, for the service manager to try again or to give up.
 import logging
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from ringmount.config.model import MountConfig
 from ringmount.daemon import adoption, inflight, kept, machine, places
@@ -34,12 +34,14 @@ from ringmount.daemon.kept import Kept
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.machine import Cpus
 from ringmount.daemon.mount import Mount, Phase
+from ringmount.daemon.reload import Reload, hand_over
 from ringmount.daemon.report import Report
 from ringmount.daemon.stop import Stop
 from ringmount.daemon.strays import Strays
+from ringmount.daemon.trial import Answer
 from ringmount.daemon.watch import Watch
 from ringmount.workers import messages
-from ringmount.workers.api import NodeId
+from ringmount.workers.api import HandlePolicy, NodeId
 from ringmount.workers.messages import Description
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class Supervisor:
 
     def __init__(
         self,
+        path: str,
         config: MountConfig,
         search: str | None,
         description: Description,
@@ -62,6 +65,7 @@ class Supervisor:
         manager: ServiceManager,
         inherited: Inherited | None = None,
         *,
+        asked: MountConfig,
         made_mountpoint: bool = False,
     ) -> None:
         self.mount = Mount(config, search, description, cpus)
@@ -77,7 +81,12 @@ class Supervisor:
         self.control: ControlServer
         self.on_ready: Callable[[Supervisor], None] = lambda supervisor: None
         self.inherited = inherited
+        self._asked = asked
         self._made_mountpoint = made_mountpoint
+        self._is_kept = False
+        self._reload_asked = False
+        self._successor: Answer | None = None
+        self.reload = Reload(path, self.mount, self.loop, self.errands, manager, self._replace)
         self._stop_requested = 0
         self._exit: Failure | None = None
         self.crew.on_message = self._heard
@@ -97,7 +106,7 @@ class Supervisor:
             adoption.await_old_workers(self.inherited.arena)
         machine.raise_descriptor_limit()
         commands: dict[str, Callable[[], Any]] = {
-            "status": Report(self.mount, self.connection, self.crew, self.coherence),
+            "status": Report(self.mount, self.connection, self.crew, self.coherence, self.reload),
             "requests": lambda: inflight.requests(self.mount.arena),
         }
         self.control = ControlServer(places.socket_path(self.mount.config.name), self.loop.selector, commands)
@@ -119,6 +128,11 @@ class Supervisor:
             self._be_ready()
             while not self._stop_requested:
                 self.loop.turn()
+                if self._reload_asked:
+                    self._reload_asked = False
+                    self.reload.begin()
+                if self._successor is not None and not self._stop_requested:
+                    self._hand_over(self._successor)
         except Interrupted:
             pass
         except BaseException:
@@ -130,7 +144,7 @@ class Supervisor:
 
     def _has_successor(self) -> bool:
         """Whether another supervisor will take the mount over from here."""
-        return self.manager.is_there and (self.inherited is not None or self.mount.is_ready)
+        return self.manager.is_there and (self.inherited is not None or self._is_kept)
 
     def _start(self) -> None:
         self.mount.make_arena()
@@ -142,7 +156,7 @@ class Supervisor:
         self._bring_up()
 
     def _take_over(self, inherited: Inherited) -> None:
-        self.mount.adopt(inherited.kept, inherited.arena)
+        self.mount.adopt(inherited.kept, inherited.arena, inherited.is_reload)
         self.connection.adopt(inherited)
         self.coherence.prepare()
         self.crew.watch_group = self.coherence.group
@@ -150,7 +164,7 @@ class Supervisor:
         self.crew.start()
         self.crew.serve()
         self.crew.nudge_all()
-        log.info("took the mount over from a supervisor that died")
+        log.info("reloaded" if inherited.is_reload else "took the mount over from a supervisor that died")
 
     def _be_ready(self) -> None:
         self._keep()
@@ -159,11 +173,37 @@ class Supervisor:
         self.crew.have_spare()
         self.on_ready(self)
 
+    def _replace(self, answer: Answer) -> None:
+        self._successor = answer
+
+    def _hand_over(self, answer: Answer) -> NoReturn:
+        """Lets another program go on in this one's place, with these settings. Raises OSError."""
+        assert answer.config is not None
+        assert answer.asked is not None
+        self.errands.end()
+        self.coherence.end()
+        self.connection.send_notifications()
+        self.mount.phase = Phase.STOPPING
+        self.crew.start_no_more()
+        self.crew.leave()
+        self.connection.end_notifier()
+        self._store(answer.config, answer.asked)
+        files = self.mount.files() if self.mount.policy is HandlePolicy.SHARED else []
+        hand_over(self.manager, {adoption.ARENA: self.mount.arena.fd, **self.connection.descriptors()}, files)
+
     def _keep(self) -> None:
         """Has ready what a successor needs."""
+        self._store(self.mount.config, self._asked)
+        if self.inherited is None:
+            self.manager.store(adoption.ARENA, self.mount.arena.fd)
+            self.connection.store()
+        self._is_kept = True
+
+    def _store(self, config: MountConfig, asked: MountConfig) -> None:
         assert self.connection.session is not None
         known = Kept(
-            config=self.mount.config,
+            config=config,
+            asked=asked,
             description=self.mount.description,
             session=self.connection.session,
             transport=self.connection.transport,
@@ -172,11 +212,9 @@ class Supervisor:
             made_mountpoint=self._made_mountpoint,
             since=self.mount.since,
             adoptions=self.mount.adoptions,
+            reloads=self.mount.reloads,
         )
         self.mount.arena.store_session(kept.encode(known))
-        if self.inherited is None:
-            self.manager.store(adoption.ARENA, self.mount.arena.fd)
-            self.connection.store()
 
     def _bring_up(self) -> None:
         """Tells the workers to serve; where the rings fail, gives them up and serves by /dev/fuse."""
@@ -222,7 +260,9 @@ class Supervisor:
             self.legacy.tell_departed([(NodeId(node), watchers) for node, watchers in message.nodes])
 
     def _on_signal(self, number: int) -> None:
-        if number != signal.SIGHUP:
+        if number == signal.SIGHUP:
+            self._reload_asked = True
+        else:
             self._stop_requested += 1
 
     def _stop_with(self, failure: Failure) -> None:

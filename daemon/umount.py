@@ -23,13 +23,13 @@ LOOK_PATIENCE = 5.0
 
 def umount(wanted: str) -> str:
     """Stops the mount of this name or mountpoint; returns a line that says what was done. Raises Failure."""
-    known = _choose(wanted)
+    known = choose(wanted)
     identity = known.identity
     try:
         connection = client.Connection(identity.socket, identity.owner)
     except client.NotRunning:
         return _clear(known)
-    with connection, _process(connection) as pidfd:
+    with connection, process(connection) as pidfd:
         mountpoint = checked(identity.name, connection.ask("status")).mountpoint
         if known.mountpoints and mountpoint not in known.mountpoints:
             return _clear(known)  # a dead one of the same name as one that runs
@@ -37,7 +37,8 @@ def umount(wanted: str) -> str:
     return f"ringmount: {identity.name}: unmounted from {mountpoint}"
 
 
-def _choose(wanted: str) -> Known:
+def choose(wanted: str) -> Known:
+    """The mount of this name or mountpoint. Raises Failure."""
     all_known = [each for each in places.known() if each.mountpoints or client.is_answered(each.identity.socket)]
     path = _resolved(wanted) if "/" in wanted else None
     found = [each for each in all_known if path in each.mountpoints or each.identity.name == wanted]
@@ -62,7 +63,7 @@ def _resolved(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _process(connection: client.Connection) -> Iterator[int]:
+def process(connection: client.Connection) -> Iterator[int]:
     """A pidfd of the process that listens. It is still that process if the connection answers afterwards."""
     if not connection.pid:
         raise Failure(f"the supervisor of {connection.name} runs in another PID namespace", "stop it there")
