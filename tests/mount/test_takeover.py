@@ -87,9 +87,8 @@ def worker_pids_of(now: dict[str, Any]) -> list[int]:
     return [worker["pid"] for worker in now["workers"]]
 
 
-@both
-def test_the_settings_of_the_mount_stay_what_they_were(tmp_path: Path, transport: str) -> None:
-    with keep_class(tmp_path, "Tree", transport=transport) as mount:
+def test_the_settings_of_the_mount_stay_what_they_were(tmp_path: Path) -> None:
+    with keep_class(tmp_path, "Tree") as mount:
         before = status(mount)
         file = tmp_path / f"{mount.name}.yaml"
         file.write_text(file.read_text() + "\nnonsense: true\n")
@@ -101,9 +100,8 @@ def test_the_settings_of_the_mount_stay_what_they_were(tmp_path: Path, transport
         assert not set(worker_pids_of(after)) & set(worker_pids_of(before))
 
 
-@both
-def test_a_stopped_worker_of_the_old_tree_does_not_live_on(tmp_path: Path, transport: str) -> None:
-    with keep_class(tmp_path, "Tree", transport=transport) as mount:
+def test_a_stopped_worker_of_the_old_tree_does_not_live_on(tmp_path: Path) -> None:
+    with keep_class(tmp_path, "Tree") as mount:
         stopped = worker_pids(mount)[0]
         os.kill(stopped, signal.SIGSTOP)
         kill_and_wait(mount, "supervisor")
@@ -111,9 +109,8 @@ def test_a_stopped_worker_of_the_old_tree_does_not_live_on(tmp_path: Path, trans
         assert call(READ, mount.path / "f0", cpu=CPUS[0]) == content(2, 0, 8).decode()
 
 
-@both
-def test_a_mount_that_was_taken_away_meanwhile_is_not_made_again(tmp_path: Path, transport: str) -> None:
-    with keep_class(tmp_path, "Tree", transport=transport) as mount:
+def test_a_mount_that_was_taken_away_meanwhile_is_not_made_again(tmp_path: Path) -> None:
+    with keep_class(tmp_path, "Tree") as mount:
         os.kill(mount.process.pid, signal.SIGSTOP)
         kill(mount, "supervisor")
         subprocess.run(["umount", "-l", mount.path], check=True, timeout=20)
@@ -122,9 +119,8 @@ def test_a_mount_that_was_taken_away_meanwhile_is_not_made_again(tmp_path: Path,
         assert "unmounted while nobody served it" in mount.output()
 
 
-@both
-def test_a_mount_that_cannot_be_served_again_is_given_up(tmp_path: Path, transport: str) -> None:
-    with keep_class(tmp_path, "Tree", transport=transport) as mount, caller(CPUS[0]) as user:
+def test_a_mount_that_cannot_be_served_again_is_given_up(tmp_path: Path) -> None:
+    with keep_class(tmp_path, "Tree") as mount, caller(CPUS[0]) as user:
         user.ask(f"os.chdir('{mount.path}')")
         (tmp_path / "mountfs.py").write_text("raise ImportError('gone')")
         mount.exit_code = 1
@@ -137,9 +133,8 @@ def test_a_mount_that_cannot_be_served_again_is_given_up(tmp_path: Path, transpo
         assert not is_mounted(mount.path)
 
 
-@both
-def test_stopping_while_nobody_serves_unmounts(tmp_path: Path, transport: str) -> None:
-    with keep_class(tmp_path, "Tree", transport=transport) as mount:
+def test_stopping_while_nobody_serves_unmounts(tmp_path: Path) -> None:
+    with keep_class(tmp_path, "Tree") as mount:
         kill(mount, "supervisor")
         mount.process.send_signal(signal.SIGTERM)
         mount.exit_code = mount.process.wait(PATIENCE)
