@@ -25,6 +25,9 @@ INTERRUPT_PATIENCE = 0.5
 """Seconds for which an INTERRUPT waits for its request to show up in the arena (they travel by different ways)."""
 RETRY_INTERVAL = 0.01
 MESSAGES_PER_TURN = 64
+PAUSE = 0.01
+"""Seconds in which forgets gather, once they come. The kernel hands out many at once (fuse_read_forget), and waking up
+for each costs more than all the rest of removing a file."""
 PAIR = struct.Struct("<QQ")
 
 
@@ -40,12 +43,13 @@ class LegacyPath:
         self._crew = crew
         self._on_end = on_end
         self._watched: int | select.epoll | None = None
+        self._paused_until: float | None = None
         self._interrupts: list[tuple[int, float]] = []
         self._forgets: list[tuple[int, int]] = []
         # By entry, its worker. The arena says so as well, but workers can write there.
         depths = zip(mount.plan.depths, mount.plan.owners, strict=True)
         self._owners = [owner for depth, owner in depths for _ in range(depth)]
-        loop.duties.append(self._retry)
+        loop.duties += [self._retry, self._resume]
 
     def watch(self) -> None:
         """With rings the legacy path is the supervisor's alone; without, it only looks for the connection's end."""
@@ -66,12 +70,27 @@ class LegacyPath:
         """Stops reading, if it has begun."""
         if self._watched is None:
             return
-        self._loop.unwatch(self._watched)
+        if self._paused_until is None:
+            self._loop.unwatch(self._watched)
+        self._paused_until = None
         if isinstance(self._watched, select.epoll):
             self._watched.close()
         self._watched = None
 
     def _read(self) -> None:
+        forgets = self._mount.counts["forgets"]
+        self._read_all()
+        if self._watched is not None and self._mount.counts["forgets"] != forgets:
+            self._loop.unwatch(self._watched)
+            self._paused_until = time.monotonic() + PAUSE
+
+    def _resume(self, now: float) -> float | None:
+        if self._watched is not None and self._paused_until is not None and self._paused_until <= now:
+            self._paused_until = None
+            self._loop.watch(self._watched, self._read)
+        return self._paused_until
+
+    def _read_all(self) -> None:
         for _ in range(MESSAGES_PER_TURN):
             try:
                 message = self._connection.read()

@@ -23,9 +23,9 @@ struct rm_fast_setup {
 	uint32_t attr_valid_nsec;
 	uint32_t entry_valid_nsec;
 	uint32_t missing_valid_nsec;
-	uint32_t open_reply;
+	uint32_t read_reply;
+	uint32_t written_reply;
 	uint32_t folder_reply;
-	uint32_t read_only_reply;
 	int no_trace;
 	int read_flags;
 	uint32_t *umask;

@@ -42,7 +42,8 @@ int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, struct o
 	if (fh < 0)
 		return (int)-fh;
 	call->fast->recent[node % RECENT] = (struct recent){ node, (uint64_t)fh };
-	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = call->setup->open_reply };
+	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = (flags & O_ACCMODE) == O_RDONLY ?
+				  call->setup->read_reply : call->setup->written_reply };
 	return 0;
 }
 
@@ -63,8 +64,6 @@ bool rm_do_open(struct call *call)
 		close(fd);
 		return false;
 	}
-	if ((in->flags & O_ACCMODE) == O_RDONLY)
-		out->flags |= call->setup->read_only_reply;
 	return answer(call, sizeof *out);
 }
 

@@ -17,6 +17,7 @@ from process.passthrough.support import Caller, Tables, Worker, error
 from ringmount.workers.abi import OpenReply, WriteFlags
 from ringmount.workers.api import Handle, NodeId, ReadFrom, SyncOf
 from ringmount.workers.filesystems.passthrough import files
+from ringmount.workers.filesystems.passthrough.base import SILENT
 
 KILL = int(WriteFlags.KILL_SUIDGID)
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE = 1, 2, 16, 8
@@ -64,10 +65,14 @@ def test_opening_truncates_when_asked_to(worker: Worker, file: tuple[NodeId, Han
     assert worker.attr(file[0]).st_size == 0
 
 
-def test_only_a_file_open_for_reading_needs_no_flush(worker: Worker) -> None:
+@pytest.mark.parametrize("reply", [0, OpenReply.NOFLUSH])
+def test_a_file_that_was_only_read_needs_no_flush_and_where_there_is_none_no_other(worker: Worker, reply: int) -> None:
+    assert worker.fs.written_reply == (OpenReply.NOFLUSH if worker.fs.kind in SILENT else 0)
+    worker.fs.written_reply = reply
     node = worker.create(b"x")[0].node
+    assert worker.fs.create(worker.root, *worker.parent(b"y"), 0o644, os.O_RDWR)[1].flags == reply
     assert worker.opened(node, os.O_RDONLY).flags == OpenReply.NOFLUSH
-    assert worker.opened(node, os.O_WRONLY).flags == worker.opened(node, os.O_RDWR).flags == 0
+    assert worker.opened(node, os.O_WRONLY).flags == worker.opened(node, os.O_RDWR).flags == reply
 
 
 def test_closing_and_syncing(worker: Worker, file: tuple[NodeId, Handle]) -> None:

@@ -6,12 +6,19 @@ import resource
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from ringmount.workers import system
+from ringmount.workers.abi import OpenReply
 from ringmount.workers.api import Context, Filesystem, Handle, HandlePolicy, Mount, NodeId, Opened, Watched
 from ringmount.workers.filesystems.passthrough import options as opts
 from ringmount.workers.filesystems.passthrough.credentials import Credentials
 from ringmount.workers.filesystems.passthrough.identity import BY_HANDLE, BY_NAME, DEVICE
 from ringmount.workers.filesystems.passthrough.objects import Objects
 from ringmount.workers.filesystems.passthrough.openflags import backing_flags
+
+NOFLUSH = int(OpenReply.NOFLUSH)
+
+SILENT = (system.TMPFS_MAGIC, system.RAMFS_MAGIC, system.EXT_MAGIC, system.XFS_MAGIC, system.BTRFS_MAGIC)
+"""Filesystems without `flush` in their file_operations: close(2) of a file that was written has nothing to report."""
 
 RESERVE = 32
 """Descriptors that open files leave to each worker."""
@@ -50,6 +57,9 @@ class Base(Filesystem):
     posix_acl: ClassVar = True
     handle_killpriv: ClassVar = True
 
+    silent_reply: ClassVar = NOFLUSH
+    """FOPEN_* for a file whose close(2) has nothing to report: it was only read, or its filesystem is SILENT."""
+
     options: opts.Options
 
     def __init__(self, options: opts.Options, mount: Mount) -> None:
@@ -58,6 +68,10 @@ class Base(Filesystem):
         self.objects = Objects(options.source, mount, self.credentials)
         self.handles = mount.handles
         self.handles.reopen_descriptor = self._open_again
+        self.kind = system.filesystem_type(self.objects.top)
+        """The source's type of filesystem: one of the *_MAGIC numbers."""
+        self.written_reply = self.silent_reply if self.kind in SILENT else 0
+        """FOPEN_* for a file of the source's own filesystem that is open for writing."""
         self.fd_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE * mount.workers
         """Open files take no descriptor from here on: lookups need some for a moment."""
         if self.credentials.checks:
@@ -81,6 +95,12 @@ class Base(Filesystem):
 
     def forget(self, node: NodeId) -> None:
         self.objects.forget(node)
+
+    def reply(self, flags: int, fd: int) -> int:
+        """FOPEN_* for a file that was opened."""
+        if flags & os.O_ACCMODE == os.O_RDONLY:
+            return self.silent_reply
+        return self.written_reply if os.fstat(fd).st_dev == self.objects.device else 0
 
     def opened(self, node: NodeId, flags: int, fd: int, reply: int = 0) -> Opened:
         """Records `fd`, which it takes over, as an open file. `reply`: FOPEN_* for the kernel."""

@@ -68,7 +68,8 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.entry_valid, setup.entry_valid_nsec = replies.entry_valid
     setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
     setup.missing_valid, setup.missing_valid_nsec = replies.negative_valid
-    setup.open_reply, setup.read_only_reply = replies.open_flags, files.read_only_reply
+    setup.read_reply = replies.open_flags | files.silent_reply
+    setup.written_reply = replies.open_flags | files.written_reply
     setup.folder_reply = replies.folder_flags
     setup.no_trace = objects.no_trace
     setup.read_flags = files.read_flags

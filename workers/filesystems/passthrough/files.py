@@ -21,10 +21,9 @@ What waits for a disk
 import errno
 import fcntl
 import os
-from typing import ClassVar
 
 from ringmount.workers import system
-from ringmount.workers.abi import OpenReply, WriteFlags
+from ringmount.workers.abi import WriteFlags
 from ringmount.workers.api import Context, Handle, Mount, NodeId, Opened, ReadFrom, SyncOf, repeatable
 from ringmount.workers.filesystems.passthrough import again
 from ringmount.workers.filesystems.passthrough.base import Base
@@ -32,7 +31,6 @@ from ringmount.workers.filesystems.passthrough.openflags import KNOWS_NOAPPEND, 
 from ringmount.workers.filesystems.passthrough.options import Options
 
 KILL = int(WriteFlags.KILL_SUIDGID)
-NOFLUSH = int(OpenReply.NOFLUSH)
 NOWAIT = os.RWF_NOWAIT
 O_APPEND = os.O_APPEND
 RWF_APPEND = system.RWF_APPEND
@@ -54,12 +52,9 @@ IOCTL_LARGEST = 28
 class Files(Base):
     """The operations on files."""
 
-    read_only_reply: ClassVar = NOFLUSH
-    """FOPEN_* for a file that is open for reading: its close(2) has nothing to report."""
-
     def __init__(self, options: Options, mount: Mount) -> None:
         super().__init__(options, mount)
-        in_memory = system.filesystem_type(self.objects.top) in (system.TMPFS_MAGIC, system.RAMFS_MAGIC)
+        in_memory = self.kind in (system.TMPFS_MAGIC, system.RAMFS_MAGIC)
         self.read_flags = 0 if in_memory else NOWAIT  # tmpfs refuses RWF_NOWAIT, and has nothing to wait for
         self._fd = mount.handles.fd
 
@@ -70,8 +65,7 @@ class Files(Base):
                 fd = self.objects.open(node, backing)
         else:
             fd = self.objects.open(node, backing)
-        reply = self.read_only_reply if flags & os.O_ACCMODE == os.O_RDONLY else 0
-        return self.opened(node, flags, fd, reply)
+        return self.opened(node, flags, fd, self.reply(flags, fd))
 
     def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int | ReadFrom:
         fd = self._fd(fh)

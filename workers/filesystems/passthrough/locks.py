@@ -146,7 +146,7 @@ def _key(node: NodeId, owner: int) -> bytes:
 class Locks(Files):
     """The operations on locks."""
 
-    read_only_reply: ClassVar = 0  # every close(2) must be heard of: it ends locks
+    silent_reply: ClassVar = 0  # every close(2) must be heard of: it ends locks
 
     def __init__(self, options: Options, mount: Mount) -> None:
         super().__init__(options, mount)

@@ -102,7 +102,7 @@ class Names(Base):
             os.close(fd)
             raise
         try:
-            return entry, self.opened(NodeId(entry.node), flags, fd)
+            return entry, self.opened(NodeId(entry.node), flags, fd, self.reply(flags, fd))
         except OSError:
             self.mount.nodes.give_back(NodeId(entry.node))
             raise
