@@ -6,6 +6,7 @@ The rule: a program's outcome on a mount is compared with the one it has nativel
 import contextlib
 import os
 import pwd
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -71,8 +72,8 @@ class Place(NamedTuple):
         with self.start(*command, cwd=cwd) as process:
             try:
                 said, _ = process.communicate(timeout=timeout)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, 9)
+            except BaseException:  # an interrupt, too: nothing may go on in a place that is taken down
+                os.killpg(process.pid, signal.SIGKILL)
                 raise
         return process.returncode, said
 

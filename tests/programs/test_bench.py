@@ -14,4 +14,6 @@ def test_dbench(place: Place) -> None:
 
 
 def test_bonnie(place: Place) -> None:
-    place.run("bonnie++", "-d", place.root, "-s", "256M", "-r", "128M", "-n", "4:4000:10:4", "-u", place.user, "-q")
+    place.run(
+        "bonnie++", "-d", place.root, "-s", "256M", "-r", "128M", "-f1", "-n", "1:4000:10:4", "-u", place.user, "-q"
+    )

@@ -42,5 +42,4 @@ def test_make(place: Place, hello: Path) -> None:
     place.run("make", "-j4", "--silent", "check", cwd=folder)
     place.run("make", "--silent", "install", cwd=folder)
     assert place.run("installed/bin/hello") == "Hello, world!\n"
-    place.run("make", "--silent", "--question", "hello", cwd=folder)
     place.run("make", "--silent", "distclean", cwd=folder)
