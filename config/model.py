@@ -176,7 +176,9 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["auto", "passthrough", "userspace"],
         Meta(
             description="The way that file contents take: through the workers (userspace), by the kernel "
-            "straight to the backing file (passthrough), or whichever works best (auto).",
+            "straight to the backing file (passthrough), or that where it can be had and else through the workers "
+            "(auto). It can be had by root, outside of user namespaces, since Linux 6.9, from a filesystem that offers "
+            "its files, as passthrough does.",
         ),
     ] = "auto"
     on_crash: Annotated[
@@ -217,5 +219,5 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = "info"
 
 
-NOT_YET = {"data": ("passthrough",)}
+NOT_YET: dict[str, tuple[str, ...]] = {}
 """Values that have a name but no implementation yet. Enabling one is removing it here, nothing else."""

@@ -2,7 +2,7 @@
 
 from ringmount.config.longform import effective
 from ringmount.config.units import format_cpulist
-from ringmount.daemon import machine, text
+from ringmount.daemon import datapath, machine, text
 from ringmount.daemon.prepared import Prepared, prepare
 from ringmount.workers.api import HandlePolicy
 
@@ -22,6 +22,7 @@ def _facts(found: Prepared) -> list[tuple[str, str]]:
         ("workers", workers(found.worker_cpus, found.policy)),
         ("methods", _how(description.is_async, description.threads)),
         ("handles", found.policy.value),
+        ("data", data(found)),
         ("rings", depth),
         ("memory", f"{text.size(plan.buffer_bytes)} at most for the rings' buffers, of {cap} allowed"),
     ]
@@ -32,6 +33,12 @@ def workers(cpus: tuple[int, ...], policy: HandlePolicy) -> str:
     if policy is HandlePolicy.SINGLE:
         return "1 for all CPUs, because the filesystem keeps its state in one process"
     return f"{len(cpus)}, pinned to CPU {format_cpulist(cpus)}"
+
+
+def data(found: Prepared) -> str:
+    """Which way the contents of files take."""
+    why_not = datapath.why_not_passthrough(found.config, found.description)
+    return "passthrough, if the kernel offers it" if why_not is None else f"userspace ({why_not[0]})"
 
 
 def _how(is_async: bool, threads: int) -> str:

@@ -9,7 +9,7 @@ import os
 import select
 import time
 
-from ringmount.daemon import adoption, machine, mountinfo, mounting
+from ringmount.daemon import adoption, datapath, machine, mountinfo, mounting
 from ringmount.daemon.adoption import Inherited
 from ringmount.daemon.children import throw_away
 from ringmount.daemon.exitcodes import ExitCode, Failure
@@ -40,11 +40,15 @@ class Connection:
         self.transport = ""
         self.transport_reason = ""
         """Why it is not io_uring."""
+        self.data = "userspace"
+        """Which way the contents of files take; `passthrough` where the kernel takes backing files."""
+        self.data_reason = ""
+        """Why it is not passthrough."""
         self.session: Session | None = None
         self.writer: Writer
         self.clones: dict[int, int] = {}
         """By worker, its clone of the descriptor (`dev_fuse`)."""
-        self._wants_ring = False
+        self._wants_ring = self._wants_passthrough = False
         self._buffer = bytearray(max(abi.FUSE_MIN_READ_BUFFER, 80 + mount.plan.payload))
 
     # --- making it --------------------------------------------------------------------------------------------------
@@ -67,6 +71,18 @@ class Connection:
                 code=ExitCode.UNAVAILABLE,
             )
 
+    def choose_data(self) -> None:
+        """Whether to ask for passthrough. Raises Failure when the mount insists on it and there can be none."""
+        why_not = datapath.why_not_passthrough(self._mount.config, self._mount.description)
+        self._wants_passthrough = why_not is None
+        if why_not is not None:
+            self._no_passthrough(why_not[0])
+
+    def _no_passthrough(self, reason: str) -> None:
+        self.data_reason = reason
+        if self._mount.config.data == "passthrough":
+            raise datapath.refusal(reason)
+
     def make(self) -> None:
         """Mounts and answers INIT. Raises Failure."""
         self.fd = mounting.mount(self._mount.config)
@@ -80,6 +96,7 @@ class Connection:
         kept = inherited.kept
         self.number, self.session = kept.connection, kept.session
         self.transport, self.transport_reason = kept.transport, kept.transport_reason
+        self.data = "passthrough" if kept.session.uses_passthrough else "userspace"
         self._start_writer()
 
     def descriptors(self) -> dict[str, int]:
@@ -111,6 +128,7 @@ class Connection:
             use_ring=self._wants_ring,
             max_pages_limit=self._mount.plan.payload // page_size,
             page_size=page_size,
+            use_passthrough=self._wants_passthrough,
         )
         while True:
             if not select.select([self.fd], [], [], INIT_PATIENCE)[0]:
@@ -135,6 +153,10 @@ class Connection:
                     f"transport: io_uring is not to be had: {self.transport_reason}", code=ExitCode.UNAVAILABLE
                 )
         self.transport = "io_uring" if agreed.uses_ring else "dev_fuse"
+        if agreed.uses_passthrough:
+            self.data = "passthrough"
+        elif self._wants_passthrough:
+            self._no_passthrough("the kernel does not offer it (it came with Linux 6.9)")
 
     def give_up_rings(self, reason: str) -> None:
         """Turns the mount to /dev/fuse, before its rings have served. Raises Failure if the kernel did not hear it."""
@@ -168,7 +190,7 @@ class Connection:
             if worker not in self.clones:
                 self.clones[worker] = ring.clone(self.fd)
             fd = self.clones[worker]
-        return messages.Serve(self.transport, self.session.setxattr_ext), fd
+        return messages.Serve(self.transport, self.session.setxattr_ext, self.session.uses_passthrough), fd
 
     def close(self) -> None:
         """Closes every descriptor: the connection ends."""

@@ -288,6 +288,7 @@ class Crew:
         """Puts right what the worker was in the middle of in the tables that all share."""
         try:
             self._mount.nodes.recover(worker.pid)
+            self._mount.opens.recover(worker.pid)
             self._mount.handles.sweep(worker.index)
         except OSError as error:  # a stopped process holds a lock: whoever takes it next sees to it
             log.warning("after the death of worker %d: %s", worker.index, error.strerror)

@@ -9,6 +9,7 @@ from ringmount.daemon import machine
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.kept import Kept
 from ringmount.daemon.machine import Cpus
+from ringmount.workers import opens
 from ringmount.workers.api import HandlePolicy
 from ringmount.workers.arena import Arena
 from ringmount.workers.handles import HandleTable
@@ -46,6 +47,7 @@ class Mount:
         self.arena: Arena
         self.nodes: NodeTable
         self.handles: HandleTable
+        self.opens: NodeTable
 
     @property
     def is_ready(self) -> bool:
@@ -76,6 +78,7 @@ class Mount:
             raise Failure("this machine's CPUs are others than when the mount was made", code=ExitCode.RESOURCES)
         self._open_tables()
         self.nodes.recover()
+        self.opens.recover()
         if is_reload:
             for fd in self.files():
                 os.set_inheritable(fd, False)
@@ -93,4 +96,5 @@ class Mount:
     def _open_tables(self) -> None:
         arena, nobody = self.arena, len(self.worker_cpus)
         self.nodes = NodeTable(arena.address("nodes"), arena.section_size("nodes"), nobody)
+        self.opens = opens.table(arena, nobody)
         self.handles = HandleTable(arena.address("handles"), arena.section_size("handles"), nobody)

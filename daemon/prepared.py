@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ringmount.config.errors import ConfigError
 from ringmount.config.load import Document, read_document
 from ringmount.config.model import MountConfig
-from ringmount.daemon import machine, probe
+from ringmount.daemon import datapath, machine, probe
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.kept import Kept
 from ringmount.daemon.machine import Cpus
@@ -56,6 +56,7 @@ def prepare(path: str, *, is_mounted: bool = False) -> Prepared:
     if description.needs_root and config.user is not None:
         message = f"{config.filesystem} acts with each caller's rights and cannot run as {config.user}"
         raise document.error("user", message, "remove the key")
+    _check_data(document, config, description)
     cpus = machine.cpus()
     try:
         workers = machine.worker_cpus(config, cpus, description.handle_policy == HandlePolicy.SINGLE.value)
@@ -91,6 +92,12 @@ def _check_user(document: Document, config: MountConfig) -> None:
         raise document.error("user", f"there is no user {config.user}", "see: getent passwd") from None
     if os.geteuid() not in (0, uid):
         raise document.error("user", "only root can run workers as another user", "remove the key, or run as root")
+
+
+def _check_data(document: Document, config: MountConfig, description: Description) -> None:
+    why_not = datapath.why_not_passthrough(config, description)
+    if config.data == "passthrough" and why_not is not None and why_not[1]:
+        raise document.error("data", f"passthrough is not to be had: {why_not[0]}", "data: auto takes what can be had")
 
 
 def _refused(document: Document, config: MountConfig, refusal: probe.Refusal) -> ConfigError | Failure:

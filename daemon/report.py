@@ -36,6 +36,8 @@ class Report:
             "reloads": mount.reloads,
             "transport": connection.transport,
             "transport_reason": connection.transport_reason,
+            "data": connection.data,
+            "data_reason": connection.data_reason,
             "protocol": None if connection.session is None else f"7.{connection.session.minor}",
             "queues": mount.cpus.possible,
             "queue_depth": mount.config.queue_depth,

@@ -179,6 +179,7 @@ def announcement(supervisor: Supervisor) -> str:
     command = own_command(sys.argv[0])
     facts = [
         ("  transport", _transport(supervisor)),
+        ("  data", _data(supervisor)),
         ("  workers", _workers(supervisor)),
         ("  try", f"ls -la {where}"),
         ("", f"{command} status {name}"),
@@ -198,6 +199,12 @@ def _transport(supervisor: Supervisor) -> str:
         return f"{connection.transport}, {protocol}; {reason}"
     depth, memory = mount.config.queue_depth, text.size(mount.plan.buffer_bytes)
     return f"io_uring, {protocol}; {len(mount.plan.depths)} queues of {depth} entries, {memory} of buffers at most"
+
+
+def _data(supervisor: Supervisor) -> str:
+    if supervisor.connection.data == "passthrough":
+        return "passthrough: the kernel reads and writes the files beneath by itself"
+    return f"userspace: {supervisor.connection.data_reason}"
 
 
 def _workers(supervisor: Supervisor) -> str:

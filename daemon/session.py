@@ -29,6 +29,11 @@ DEFAULT_PAGES_LIMIT = 256
 """fs.fuse.max_pages_limit where the kernel has no such sysctl (before 6.13): FUSE_MAX_MAX_PAGES."""
 
 
+STACK_DEPTH = 1
+"""Backing files may lie on a filesystem that is not stacked on another one itself. With 2 they could (overlayfs), but
+then nothing could be stacked on the mount: FILESYSTEM_MAX_STACK_DEPTH is 2."""
+
+
 class SessionError(Exception):
     """There can be no session with this kernel. The reply to its INIT is the error `errno`."""
 
@@ -69,6 +74,8 @@ class Wanted:
     """The sysctl fs.fuse.max_pages_limit."""
     page_size: int = 4096
     """The machine's, in bytes."""
+    use_passthrough: bool = False
+    """Whether the kernel shall read and write backing files by itself."""
 
     def implements(self, *methods: str) -> bool:
         return all(method in self.filesystem.methods for method in methods)
@@ -101,6 +108,11 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     def uses_ring(self) -> bool:
         """True if the kernel waits for rings now."""
         return self.has(InitFlags.OVER_IO_URING)
+
+    @property
+    def uses_passthrough(self) -> bool:
+        """True if the kernel takes backing files."""
+        return self.has(InitFlags.PASSTHROUGH)
 
     @property
     def setxattr_ext(self) -> bool:
@@ -156,6 +168,7 @@ def negotiate(init: codec.InitIn, wanted: Wanted) -> Session | OtherMajor:
             max_background=max_background,
             max_write=max_write,
             max_pages=max_pages,
+            max_stack_depth=STACK_DEPTH if flags & InitFlags.PASSTHROUGH else 0,
         ),
     )
 
@@ -189,8 +202,8 @@ def _applies_acls(wanted: Wanted) -> bool:
 
 
 # In kernel order. Not asked for: FILE_OPS, MAP_ALIGNMENT, SUBMOUNTS and HAS_INODE_DAX (virtiofs); the SPLICE
-# flags (they tell, they do not ask); HANDLE_KILLPRIV (V2 is better); WRITEBACK_CACHE, EXPLICIT_INVAL_DATA and
-# PASSTHROUGH (not implemented); SECURITY_CTX (labels are the business of setxattr here); CREATE_SUPP_GROUP (a
+# flags (they tell, they do not ask); HANDLE_KILLPRIV (V2 is better); WRITEBACK_CACHE and EXPLICIT_INVAL_DATA
+# (not implemented); SECURITY_CTX (labels are the business of setxattr here); CREATE_SUPP_GROUP (a
 # caller's groups are read from /proc, all of them); HAS_EXPIRE_ONLY and HAS_RESEND (they tell: see
 # `Session.offered`); NO_EXPORT_SUPPORT (handles of cached inodes do no harm); ALLOW_IDMAP (creation with
 # mapped owners is not implemented); REQUEST_TIMEOUT (an expiry aborts the connection, and some kernels crash
@@ -250,6 +263,11 @@ WISHES = (
         "with cache: none, files cannot be mapped shared",
     ),
     Wish(
+        InitFlags.PASSTHROUGH,
+        lambda wanted: wanted.use_passthrough,
+        "file contents go through the workers",
+    ),
+    Wish(
         InitFlags.OVER_IO_URING,
         lambda wanted: wanted.use_ring,
         "it is older than Linux 6.14 or its switch is off (echo Y >/sys/module/fuse/parameters/enable_uring)",
@@ -285,6 +303,7 @@ def _encode(
     max_background: int = 0,
     max_write: int = 0,
     max_pages: int = 0,
+    max_stack_depth: int = 0,
 ) -> bytes:
     reply = bytearray(abi.FUSE_INIT_OUT.size)
     codec.encode_init_out(
@@ -299,5 +318,6 @@ def _encode(
         congestion_threshold=max_background * 3 // 4,
         max_write=max_write,
         max_pages=max_pages,
+        max_stack_depth=max_stack_depth,
     )
     return bytes(reply)

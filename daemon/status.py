@@ -68,6 +68,8 @@ class MountStatus(msgspec.Struct):
     workers: list[WorkerStatus]
     counts: dict[str, int]
     watcher: WatcherStatus | None = None
+    data: str = "userspace"
+    data_reason: str = ""
 
 
 class Found(msgspec.Struct):
@@ -171,11 +173,13 @@ def details(found: Found) -> str:
     status, user = found.status, found.known.identity.user
     assert status is not None
     reason = f" ({status.transport_reason})" if status.transport_reason else ""
+    data = f"{status.data} ({status.data_reason})" if status.data_reason else status.data
     counts = ", ".join(f"{count} {one_line(name)}" for name, count in status.counts.items())
     facts = [
         ("mount", f"{status.filesystem} on {status.mountpoint}"),
         ("server", f"pid {status.pid}, user {user}, up {text.duration(time.time() - status.since)}"),
         ("transport", f"{status.transport or 'not chosen yet'}{reason}, FUSE {status.protocol or '-'}"),
+        ("data", data),
         ("buffers", f"{status.queues} queues of {status.queue_depth}, {text.size(status.buffer_bytes)} at most"),
         ("nodes", "kept by the filesystem itself" if status.nodes is None else str(status.nodes)),
         ("kernel", counts),

@@ -102,6 +102,7 @@ class Supervisor:
         places.make_runtime_folder()
         if self.inherited is None:
             self.connection.choose_transport()
+            self.connection.choose_data()
         else:  # they may still hold the name's socket, in a descriptor table that all shared
             adoption.await_old_workers(self.inherited.arena)
         machine.raise_descriptor_limit()

@@ -13,6 +13,8 @@ class Tables:
     nodes: int
     handles: int
     given: int
+    opens: Any
+    """A `struct rm_opens *`; NULL where no file is passed through."""
     fd_owners: int
     fd_owners_size: int
     """Its length in entries of 16 bits; 0: descriptors are not shared, and nothing is noted."""

@@ -130,12 +130,17 @@ class Entry(msgspec.Struct, gc=False):
 class Opened(msgspec.Struct, gc=False):
     """An open file: its handle, and how the kernel shall treat it (`flags`: FOPEN_* of `ringmount.workers.abi`).
 
-    `backing_id` goes with FOPEN_PASSTHROUGH only.
+    `backing_fd` is an offer: a regular file beneath that holds the very contents, on which the kernel may read, write
+    and map by itself (`backing_files` of the class must be True). It stays the filesystem's and may be closed after
+    the answer. Whether the kernel takes the offer depends on the mount's `data:`, on the file (one on a stacked
+    filesystem is refused), and on how the node is open already, so `read` and `write` must work all the same. While a
+    node is passed through, files of it that were opened without an offer read and write by the methods and map the
+    file beneath.
     """
 
     fh: int = 0
     flags: int = 0
-    backing_id: int = 0
+    backing_fd: int = -1
 
 
 class SetAttr(msgspec.Struct, gc=False):
@@ -571,6 +576,9 @@ class Filesystem:
     owns_descriptors: ClassVar[bool] = False
     """True (policy `shared`): every file that stays open beyond a request is a handle's or `Mount.own_fd`'s. What else
     is found open after a worker's death was opened by it a moment before, and is closed."""
+    backing_files: ClassVar[bool] = False
+    """True: open files may offer a file beneath to the kernel (`Opened.backing_fd`), which then reads and writes
+    without the workers, where the mount's `data:` allows it and the workers have CAP_SYS_ADMIN."""
     export: ClassVar[bool] = False
     """True: `lookup` knows the names `.` and `..`, so that the mount can be exported by NFS."""
 

@@ -39,6 +39,7 @@ SECTIONS = (
     "fd_owners",  # by descriptor: 1 + the worker that keeps it for itself (policy `shared`)
     "handles",  # open files: handles.c
     "given",  # what the kernel has of folders: given.c
+    "opens",  # nodes with open files, where the kernel may pass contents through: opens.c
     "nodes",  # what the kernel refers to: nodes.c
     "entries",  # by entry: a page for the ring's headers, then the payload
 )
@@ -93,6 +94,7 @@ class Plan:
             "fd_owners": 2 * FD_OWNERS,
             "handles": handles.size(self.handles),
             "given": int(lib.rm_given_size()),
+            "opens": nodes.size(self.handles),
             "nodes": nodes.size(self.nodes),
             "entries": self.buffer_bytes,
         }
@@ -107,7 +109,7 @@ def _offsets(sizes: dict[str, int]) -> tuple[dict[str, tuple[int, int]], int]:
     where: dict[str, tuple[int, int]] = {}
     at = 0
     for name in SECTIONS:
-        alignment = HUGE if name in ("entries", "nodes") else PAGE
+        alignment = HUGE if name in ("entries", "nodes", "opens") else PAGE
         at = (at + alignment - 1) // alignment * alignment
         where[name] = (at, sizes[name])
         at += sizes[name]
@@ -208,7 +210,7 @@ class Arena:
                 journal[index].qid = queue
                 journal[index].worker = owner
             first += depth
-        for section, make in (("handles", HandleTable), ("nodes", NodeTable)):
+        for section, make in (("handles", HandleTable), ("opens", NodeTable), ("nodes", NodeTable)):
             offset, size = where[section]
             make(ADDRESS + offset, size, plan.workers, create=True)
         # The header last: an arena that was not finished is not taken for one.

@@ -130,6 +130,16 @@ class Request:
         return DECODERS[self.opcode](self.total_extlen, self.op_in, self.buffer[: self.payload_size])
 
 
+class Opens(Protocol):
+    """What decides which way an open file's contents take."""
+
+    def add(self, index: int, node: int, open_flags: int, opened: Opened, common: int) -> tuple[int, int]:
+        """FOPEN_* and backing id of a file that is opened in answer to the request in entry `index`."""
+
+    def release(self, index: int, node: int) -> None:
+        """One open file less, in answer to the request in entry `index`."""
+
+
 @dataclass(frozen=True)
 class Replies:
     """What encoders need to know of the mount."""
@@ -140,12 +150,14 @@ class Replies:
     took: Callable[[int], None] | None = None
     """Told of each reference that an Entry passes to the kernel (policy `single` counts them)."""
     open_flags: int = 0
-    """FOPEN_* that every open file gets (`cache: none`: DIRECT_IO)."""
+    """FOPEN_* that every open file gets whose contents come from the workers (`cache: none`: DIRECT_IO)."""
     folder_flags: int = 0
     """FOPEN_* that every open folder gets."""
     keeps_changed: bool = True
     """Attributes in answers to what changes them are valid as long as others are. The kernel takes them without asking
     whether they are outdated (attr_version, which it compares for GETATTR and LOOKUP)."""
+    opens: Opens | None = None
+    """Counts open files (`ringmount.workers.opens`); None: no file is passed through."""
 
 
 Call: TypeAlias = Callable[[Request], Any]
@@ -219,7 +231,7 @@ def finish_created(replies: Replies, request: Request, result: tuple[Entry, Open
     """fuse_entry_out and fuse_open_out."""
     entry, opened = result
     at = _write_entry(replies, request.buffer, 0, entry, is_changed=True)
-    return at + _write_opened(replies, request.buffer, at, opened)
+    return at + _write_opened(replies, request, at, entry.node, opened)
 
 
 def finish_attr(replies: Replies, request: Request, attr: AttrLike) -> int:
@@ -250,19 +262,26 @@ def finish_statx(replies: Replies, request: Request, result: api.Statx) -> int:
     )
 
 
-def _write_opened(replies: Replies, buffer: memoryview, at: int, opened: Opened) -> int:
-    return codec.encode_open_out(buffer, at, opened.fh, opened.flags | replies.open_flags, opened.backing_id)
+def _write_opened(replies: Replies, request: Request, at: int, node: int, opened: Opened) -> int:
+    if replies.opens is None:
+        return codec.encode_open_out(request.buffer, at, opened.fh, opened.flags | replies.open_flags)
+    (open_flags,) = _OPEN_FLAGS(request.op_in)  # first in fuse_open_in and in fuse_create_in
+    flags, backing_id = replies.opens.add(request.index, node, open_flags, opened, replies.open_flags)
+    return codec.encode_open_out(request.buffer, at, opened.fh, flags, backing_id)
+
+
+_OPEN_FLAGS = struct.Struct("<I").unpack_from
 
 
 def finish_opened(replies: Replies, request: Request, opened: Opened) -> int:
     """fuse_open_out of a file."""
-    return _write_opened(replies, request.buffer, 0, opened)
+    return _write_opened(replies, request, 0, request.nodeid, opened)
 
 
 def finish_opened_folder(replies: Replies, request: Request, opened: Opened) -> int:
     """fuse_open_out of a folder."""
     flags = opened.flags | replies.folder_flags
-    return codec.encode_open_out(request.buffer, 0, opened.fh, flags, opened.backing_id)
+    return codec.encode_open_out(request.buffer, 0, opened.fh, flags)
 
 
 def finish_bytes(_replies: Replies, request: Request, data: bytes) -> int:

@@ -53,6 +53,7 @@ WORDS = JOURNAL_SIZE // 4
 
 NO_INTENT = ffi.NULL
 STARTED: int = lib.RM_STARTED
+RELEASE = int(Opcode.RELEASE)
 ANSWERED: int = lib.RM_ANSWERED
 
 ENTRY_OP_IN = 128  # where fuse_uring_req_header keeps op_in, and its size
@@ -113,6 +114,7 @@ class Engine:
         """Asks the loop for a turn: a coroutine or a thread has answered."""
         self._send = send
         self._handlers = handlers(filesystem, replies)
+        self._opens = replies.opens
         self._journal = arena.section("journal")
         self._words = self._journal.cast("I")
         self._longs = self._journal.cast("Q")
@@ -209,6 +211,8 @@ class Engine:
             self._unrouted(request)
             return
         self._words[index * WORDS + STATE_AT // 4] = STARTED
+        if opcode == RELEASE and self._opens is not None:
+            self._opens.release(index, request.nodeid)
         if handler.is_async:
             if self._is_interrupted(request):
                 self.reply(index, errno.EINTR, 0)

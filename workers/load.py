@@ -114,6 +114,7 @@ def describe(cls: type[api.Filesystem]) -> messages.Description:
         handle_killpriv=cls.handle_killpriv,
         export=cls.export,
         owns_descriptors=cls.owns_descriptors,
+        backing_files=cls.backing_files,
     )
 
 

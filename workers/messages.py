@@ -41,6 +41,8 @@ class Serve(Message):
 
     transport: str
     setxattr_ext: bool
+    passthrough: bool = False
+    """The kernel takes backing files (FUSE_PASSTHROUGH)."""
 
 
 class Interrupt(Message):
@@ -133,6 +135,7 @@ class Description(Message):
     export: bool
     watched: Watched | None = None
     owns_descriptors: bool = False
+    backing_files: bool = False
 
 
 ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Retire | Stop | LogLevel

@@ -75,6 +75,12 @@ def open_by_handle(mount: int, name: bytes, flags: int) -> int:
     return _checked(lib.rm_open_by_handle(mount, name, len(name), flags | os.O_CLOEXEC))
 
 
+def clone_without_atime(path: str) -> tuple[int, int]:
+    """A folder, open for reading through a mount of its own that keeps no access times, and that mount's descriptor."""
+    mount = ffi.new("int *")
+    return _checked(lib.rm_clone_without_atime(os.fsencode(path), mount)), mount[0]
+
+
 def rename(folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int) -> None:
     """renameat2(2)."""
     _checked(lib.rm_renameat2(folder, name, new_folder, new_name, flags))

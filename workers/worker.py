@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from ringmount.config.model import YEAR, MountConfig, Timeouts
 from ringmount.workers import api, codec, death, fanotify, load, messages, recovery
-from ringmount.workers._native import lib
+from ringmount.workers._native import ffi, lib
 from ringmount.workers.abi import Opcode, OpenReply
 from ringmount.workers.accelerate import Accelerated, Tables
 from ringmount.workers.arena import Arena
@@ -35,6 +35,7 @@ from ringmount.workers.engine import HEADER, ConnectionGone, Engine, EngineIo, R
 from ringmount.workers.handles import HandleTable
 from ringmount.workers.nodes import NodeTable
 from ringmount.workers.notify import Notifier
+from ringmount.workers.opens import Opens
 from ringmount.workers.reopen import ReopenHandles
 from ringmount.workers.ring import Device, Ring
 
@@ -116,12 +117,13 @@ class MountView:
             return ReopenHandles(address, size, setup.index, lambda fh: send(messages.Released(fh)))
         return HandleTable(address, size, setup.index)
 
-    def tables(self) -> Tables:
+    def tables(self, opens: Opens) -> Tables:
         """For filesystems that answer in C."""
         arena, owners = self._arena, self._fd_owners
         size = 0 if owners is None else len(owners)
         nodes, handles, given, fd_owners = map(arena.address, ("nodes", "handles", "given", "fd_owners"))
-        return Tables(nodes, handles, given, fd_owners, size)
+        c = opens.c if opens.active else ffi.NULL
+        return Tables(nodes, handles, given, c, fd_owners, size)
 
     @property
     def watches_folders(self) -> bool:
@@ -188,6 +190,7 @@ class Worker:
         if cls.handle_policy is api.HandlePolicy.SINGLE:
             self.single = SingleCounts()
         self.is_async = load.describe(cls).is_async or cls.threads > 0
+        self.opens = Opens(self.arena)
         self.replies = self._replies()
         self.engine = Engine(self.arena, setup.index, self.filesystem, self.replies, self.mount.nodes, self.outbox.send)
         self.engine.mail = self._mail
@@ -208,6 +211,7 @@ class Worker:
             open_flags=keep if coherent else 0 if cached else int(OpenReply.DIRECT_IO),
             folder_flags=keep | int(OpenReply.CACHE_DIR) if coherent else 0,
             keeps_changed=not coherent,
+            opens=self.opens,
         )
 
     # --- mail -------------------------------------------------------------------------------------------------------
@@ -246,6 +250,8 @@ class Worker:
         free = [entry for entry in self.arena.entries_of(index) if entry not in occupied]
         mail_fd = self.setup.channel.fileno()
         self.mount.own_fd(fds[0])
+        if serve.passthrough:
+            self.opens.start(fds[0], self.setup.config.data == "passthrough")
         if serve.transport == "io_uring":
             ring = Ring(self.arena, index, fds[0], mail_fd, self.is_async)
             for fd in ring.wait_fds:
@@ -258,7 +264,7 @@ class Worker:
             if device.unread():
                 left = recovery.leftovers(self.arena, index)
         if isinstance(self.filesystem, Accelerated):
-            fast = self.filesystem.accelerate(self.mount.tables(), self.replies)
+            fast = self.filesystem.accelerate(self.mount.tables(self.opens), self.replies)
             if fast is not None:
                 engine.transport.accelerate(fast)
         engine.transport.listen()
@@ -310,6 +316,7 @@ class Worker:
         journal = self.arena.c.journal[index]
         self.mount.nodes.settle_listing(self.arena.c.journal + index, self.arena.payload_at(index), self.arena.payload)
         recovery.restore_payload(self.arena, index)
+        self.opens.settle(index)
         self.mount.nodes.settle(journal.intent)
         fh = api.Handle(journal.intent[2])
         journal.intent[2] = 0
@@ -352,6 +359,8 @@ class Worker:
             self._tell_departed()
         if len(self.outbox):
             self.outbox.flush()
+        if self.opens.active and (error := self.opens.take_refusal()):
+            log.warning("a file is not passed through (%s), and maybe others: through the workers", refusal(error))
         if self.retiring and not engine.busy and not engine.answered:
             os.kill(os.getpid(), signal.SIGTERM)  # what arrives from here on waits for the successor
         return bool(events)
@@ -488,6 +497,11 @@ class Worker:
             await _maybe(self.filesystem.stop())
         except Exception:
             log.exception("stop() of the filesystem")
+
+
+def refusal(error: int) -> str:
+    """Why the kernel did not take a backing file (fuse_backing_open())."""
+    return "it lies on a filesystem that is stacked itself" if error == errno.ELOOP else os.strerror(error)
 
 
 async def _maybe(result: Any) -> None:

@@ -732,3 +732,20 @@ def held(method: str) -> Any:
 
 for name in ("lookup", "getattr", "setattr", "link", "mkdir", "readdir", "readdirplus", "read"):
     setattr(Held, name, held(name))
+
+
+class Offering(Backed):
+    """Every file offers `backing` to the kernel, but those that are opened with O_SYNC."""
+
+    backing_files = True
+
+    def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
+        return Opened(backing_fd=-1 if flags & os.O_DSYNC else self.fd)
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        self.say("read", node)
+        return os.preadv(self.fd, [buffer], offset)
+
+    def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> Any:
+        self.say("write", node)
+        return os.pwrite(self.fd, data, offset)

@@ -308,12 +308,6 @@ def test_values_have_several_notations(line: str, key: str, value: object) -> No
             "what the kernel keeps: nothing (none), contents",
         ),
         (
-            "data: passthrough",
-            "3:7 data",
-            "passthrough is not supported by this version of ringmount",
-            "remove the key to use auto",
-        ),
-        (
             "on_crash: ignore",
             "3:11 on_crash",
             "Expected retry or eio, got str 'ignore'",

@@ -125,8 +125,8 @@ def attr_out() -> bytes:
     return bytes(buffer)
 
 
-OPENED = Opened(fh=8, flags=2, backing_id=3)
-OPEN_OUT = packed(abi.FUSE_OPEN_OUT, fh=8, open_flags=2, backing_id=3)
+OPENED = Opened(fh=8, flags=2, backing_fd=3)
+OPEN_OUT = packed(abi.FUSE_OPEN_OUT, fh=8, open_flags=2)
 LOCK = Lock(1, 10, 20, 30)
 LK_IN = packed(abi.FUSE_LK_IN, fh=6, owner=99, lk_start=10, lk_end=20, lk_type=1, lk_pid=30)
 FLOCK_IN = packed(abi.FUSE_LK_IN, fh=6, owner=99, lk_type=0, lk_flags=1)

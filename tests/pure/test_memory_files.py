@@ -41,7 +41,7 @@ def test_open_lets_the_kernel_keep_its_pages_and_spare_flush() -> None:
     node = mem.make(b"file")
     opened = mem.fs.open(ROOT_USER, node, os.O_RDONLY)
     assert opened.flags == OpenReply.KEEP_CACHE | OpenReply.NOFLUSH
-    assert opened.backing_id == 0
+    assert opened.backing_fd == -1
 
 
 def test_o_trunc_empties_the_file_even_if_it_is_empty() -> None:

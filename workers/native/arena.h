@@ -40,7 +40,10 @@ struct rm_journal {
 	uint32_t listed;         /* READDIRPLUS: bytes of the reply whose references are counted (listing.c) */
 	int64_t result;          /* what the change answered, once it is RM_DONE */
 	uint64_t before[4];      /* what there was before it, as the filesystem noted it */
-	uint8_t reserved[24];
+	uint64_t open_intent[2]; /* an open file being counted, for opens.c */
+	uint64_t open_node;
+	int32_t backing;         /* the backing id that this request has made, or is about to close */
+	uint8_t reserved[60];
 };
 
 struct rm_opstats {

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "arena.h"
+#include "opens.h"
 
 struct rm_fast_setup {
 	void *nodes;
@@ -23,9 +24,13 @@ struct rm_fast_setup {
 	uint32_t attr_valid_nsec;
 	uint32_t entry_valid_nsec;
 	uint32_t missing_valid_nsec;
+	uint32_t open_reply;
 	uint32_t read_reply;
 	uint32_t written_reply;
 	uint32_t folder_reply;
+	int files_top;
+	int offers;
+	struct rm_opens *opens;
 	int no_trace;
 	int read_flags;
 	uint32_t *umask;

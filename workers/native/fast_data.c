@@ -32,6 +32,30 @@ struct write_out {
 	uint32_t size, padding;
 };
 
+/* How the kernel shall treat an open file, as Files.how and Opens.add say. 0, or an errno. */
+static int choose_way(struct call *call, uint64_t node, uint32_t flags, int fd, struct open_out *out)
+{
+	const struct rm_fast_setup *setup = call->setup;
+	bool reads = (flags & O_ACCMODE) == O_RDONLY;
+	struct rm_reply reply;
+	struct stat st;
+
+	out->flags = reads ? setup->read_reply : setup->written_reply;
+	if (!setup->opens) {
+		out->flags |= setup->open_reply;
+		return 0;
+	}
+	bool offered = setup->offers && (reads || (!fstat(fd, &st) && !(st.st_mode & (S_ISUID | S_ISGID))));
+	int error = rm_opens_add(setup->opens, call->journal, node, flags, offered ? fd : -1, out->flags,
+				 setup->open_reply, &reply);
+
+	if (error)
+		return -error;
+	out->flags = reply.flags;
+	out->backing_id = reply.backing_id;
+	return 0;
+}
+
 /* Records `fd` as an open file. 0, or an errno: then it stays the caller's. */
 int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, struct open_out *out)
 {
@@ -41,9 +65,14 @@ int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, struct o
 
 	if (fh < 0)
 		return (int)-fh;
+	*out = (struct open_out){ .fh = (uint64_t)fh };
+	int error = choose_way(call, node, flags, fd, out);
+
+	if (error) {
+		rm_handles_remove(call->setup->handles, call->setup->worker, (uint64_t)fh);
+		return error;
+	}
 	call->fast->recent[node % RECENT] = (struct recent){ node, (uint64_t)fh };
-	*out = (struct open_out){ .fh = (uint64_t)fh, .flags = (flags & O_ACCMODE) == O_RDONLY ?
-				  call->setup->read_reply : call->setup->written_reply };
 	return 0;
 }
 
@@ -54,7 +83,8 @@ bool rm_do_open(struct call *call)
 	struct open_out *out = (struct open_out *)call->payload;
 	uint32_t plain = O_ACCMODE | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | LARGEFILE | FMODE_EXEC;
 
-	if (in->flags & ~plain)
+	/* The first one is Python's, which tells if the kernel does not take it. */
+	if (in->flags & ~plain || (call->setup->opens && !call->setup->opens->tried))
 		return false;
 	int fd = rm_open_node(call, call->node, (int)(in->flags & (O_ACCMODE | O_NONBLOCK)) | call->setup->no_trace);
 
@@ -73,6 +103,8 @@ bool rm_do_release(struct call *call)
 
 	if (in->release_flags & RELEASE_FLOCK_UNLOCK)
 		return false;
+	if (call->setup->opens)
+		rm_opens_release(call->setup->opens, call->journal, call->node);
 	int fd = rm_handles_remove(call->setup->handles, call->setup->worker, in->fh);
 
 	if (fd < -1)

@@ -182,7 +182,9 @@ int rm_open_node(const struct call *call, uint64_t node, int flags)
 
 	if (length <= HANDLE_AT || key[0] != 'h')
 		return -ESTALE;
-	return rm_open_by_handle(call->setup->top, key + HANDLE_AT, length - HANDLE_AT, flags | O_CLOEXEC);
+	int top = flags & O_PATH ? call->setup->top : call->setup->files_top;
+
+	return rm_open_by_handle(top, key + HANDLE_AT, length - HANDLE_AT, flags | O_CLOEXEC);
 }
 
 /* Keeps the descriptor of a node that was removed, which is taken over, until the kernel forgets the node. */

@@ -429,26 +429,55 @@ int rm_nodes_forget_batch(void *base, const uint64_t *pairs, int n, uint64_t *go
 	return n;
 }
 
-int rm_nodes_settle(void *base, uint64_t *intent, uint64_t *watchers)
+/* Gives back what is counted under the intent, all shards being in order. */
+static int settle(struct nodes *nodes, uint64_t *intent, uint64_t *watchers, int64_t limit)
 {
-	struct nodes *nodes = base;
 	struct held held;
-	int gone = 0, error = repair(nodes, NOBODY, SHORTLY);
 	uint64_t nodeid = intent[INTENT_NODE];
 	*watchers = 0;
-	if (error < 0)
-		return error;
 	if (!nodeid)
 		return 0;
-	error = intent[INTENT_COUNT] == COUNTED ? hold_node(nodes, &held, nodeid, KEYLESS, SHORTLY) : -ESTALE;
+	int error = intent[INTENT_COUNT] == COUNTED ? hold_node(nodes, &held, nodeid, KEYLESS, limit) : -ESTALE;
 	if (error == -ESTALE)
 		intent[INTENT_NODE] = 0;
 	if (error)
 		return error == -ESTALE ? 0 : error;
 	uncount_reference(nodes, index_of(nodes, (uint32_t)nodeid), (uint32_t)nodeid, intent);
-	gone = give_back(nodes, (uint32_t)nodeid, 0, watchers);
+	int gone = give_back(nodes, (uint32_t)nodeid, 0, watchers);
 	drop(nodes, &held);
 	return gone;
+}
+
+int rm_nodes_settle(void *base, uint64_t *intent, uint64_t *watchers)
+{
+	int error = repair(base, NOBODY, SHORTLY);
+	*watchers = 0;
+	return error < 0 ? error : settle(base, intent, watchers, SHORTLY);
+}
+
+bool rm_nodes_is_counted(void *base, const uint64_t *intent)
+{
+	repair(base, NOBODY, FOR_EVER);
+	return intent[INTENT_NODE] && intent[INTENT_COUNT] == COUNTED;
+}
+
+void rm_nodes_own(uint64_t node, uint64_t *intent)
+{
+	intent[INTENT_COUNT] = COUNTED;
+	STEP();
+	intent[INTENT_NODE] = node;
+	STEP();
+}
+
+int rm_nodes_return(void *base, uint64_t *intent)
+{
+	uint64_t watchers;
+	return settle(base, intent, &watchers, FOR_EVER);
+}
+
+bool rm_nodes_was_returned(const uint64_t *intent)
+{
+	return intent[INTENT_COUNT] && intent[INTENT_COUNT] != COUNTED;
 }
 
 int rm_nodes_recover(void *base, int pid)

@@ -42,7 +42,7 @@ struct entry_header {            /* fuse_uring_req_header */
 };
 _Static_assert(sizeof(struct entry_header) == HEADER_SIZE, "fuse_uring_req_header");
 _Static_assert(sizeof(struct in_header) == IN_HEADER, "fuse_in_header");
-_Static_assert(sizeof(struct rm_journal) == 192, "a journal record is three cache lines");
+_Static_assert(sizeof(struct rm_journal) == 256, "a journal record is four cache lines");
 
 struct uring_command {           /* fuse_uring_cmd_req, at offset 48 of the SQE */
 	uint64_t flags, commit_id;
@@ -149,6 +149,8 @@ static void journal_delivery(const struct rm_arena *arena, uint32_t index, uint6
 	memset(journal->intent, 0, sizeof journal->intent);
 	journal->effect = RM_UNDONE;
 	journal->listed = RM_NOT_LISTING;
+	memset(journal->open_intent, 0, sizeof journal->open_intent);
+	journal->backing = 0;
 	STEP();
 	__atomic_store_n(&journal->state, RM_DELIVERED, __ATOMIC_RELEASE);
 	STEP();

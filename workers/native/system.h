@@ -20,6 +20,7 @@ struct rm_statx {
 int rm_file_handle(int fd, struct rm_file_handle *handle);
 int rm_lookup(int folder, const char *name, struct rm_file_handle *handle);
 int rm_open_by_handle(int mount, const char *bytes, int size, int flags);
+int rm_clone_without_atime(const char *path, int *mount);
 int rm_renameat2(int folder, const char *name, int new_folder, const char *new_name, unsigned int flags);
 int rm_fallocate(int fd, int mode, int64_t offset, int64_t length);
 int rm_syncfs(int fd);

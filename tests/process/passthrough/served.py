@@ -6,7 +6,7 @@ from pathlib import Path
 from process.passthrough.support import HANDLES, NODES, Mount
 
 from ringmount.workers import abi
-from ringmount.workers._native import lib
+from ringmount.workers._native import ffi, lib
 from ringmount.workers.abi import Opcode
 from ringmount.workers.accelerate import Tables
 from ringmount.workers.api import ROOT
@@ -44,7 +44,7 @@ class Served:
         mount = Mount(ArenaTables(arena))  # type: ignore[arg-type]
         self.filesystem = Passthrough(Options(str(source)), mount)
         nodes, handles, given, owners = map(arena.address, ("nodes", "handles", "given", "fd_owners"))
-        tables = Tables(nodes, handles, given, owners, 0)
+        tables = Tables(nodes, handles, given, ffi.NULL, owners, 0)
         self.fast = self.filesystem.accelerate(tables, replies)
 
     def ask(self, opcode: int, node: int, op_in: bytes = b"", payload: bytes = b"") -> bytes | int | None:

@@ -15,7 +15,7 @@ import pytest
 from process.passthrough.support import Caller, Tables, Worker, error
 
 from ringmount.workers.abi import OpenReply, WriteFlags
-from ringmount.workers.api import Handle, NodeId, ReadFrom, SyncOf
+from ringmount.workers.api import Handle, NodeId, ReadFrom, SetAttr, SyncOf
 from ringmount.workers.filesystems.passthrough import files
 from ringmount.workers.filesystems.passthrough.base import SILENT
 
@@ -73,6 +73,15 @@ def test_a_file_that_was_only_read_needs_no_flush_and_where_there_is_none_no_oth
     assert worker.fs.create(worker.root, *worker.parent(b"y"), 0o644, os.O_RDWR)[1].flags == reply
     assert worker.opened(node, os.O_RDONLY).flags == OpenReply.NOFLUSH
     assert worker.opened(node, os.O_WRONLY).flags == worker.opened(node, os.O_RDWR).flags == reply
+
+
+def test_a_file_is_offered_to_the_kernel_unless_writing_must_look_at_the_writer(worker: Worker) -> None:
+    node = worker.create(b"x")[0].node
+    for mode, offered in ((0o644, True), (0o4755, False), (0o2755, False)):
+        worker.fs.setattr(worker.root, node, SetAttr(mode=mode), None)
+        opened = worker.opened(node, os.O_RDWR)
+        assert opened.backing_fd == (worker.mount.handles.fd(Handle(opened.fh)) if offered else -1)
+        assert worker.opened(node, os.O_RDONLY).backing_fd >= 0
 
 
 def test_closing_and_syncing(worker: Worker, file: tuple[NodeId, Handle]) -> None:

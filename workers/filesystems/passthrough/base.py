@@ -56,6 +56,7 @@ class Base(Filesystem):
     owns_descriptors: ClassVar = True
     posix_acl: ClassVar = True
     handle_killpriv: ClassVar = True
+    backing_files: ClassVar = True
 
     silent_reply: ClassVar = NOFLUSH
     """FOPEN_* for a file whose close(2) has nothing to report: it was only read, or its filesystem is SILENT."""
@@ -102,12 +103,12 @@ class Base(Filesystem):
             return self.silent_reply
         return self.written_reply if os.fstat(fd).st_dev == self.objects.device else 0
 
-    def opened(self, node: NodeId, flags: int, fd: int, reply: int = 0) -> Opened:
+    def opened(self, node: NodeId, flags: int, fd: int, reply: int = 0, backing_fd: int = -1) -> Opened:
         """Records `fd`, which it takes over, as an open file. `reply`: FOPEN_* for the kernel."""
         try:
             if fd >= self.fd_limit:
                 raise OSError(errno.ENFILE, "the table of descriptors is nearly full")
-            return Opened(self.handles.add(node, flags, fd), reply)
+            return Opened(self.handles.add(node, flags, fd), reply, backing_fd)
         except OSError:
             os.close(fd)
             raise

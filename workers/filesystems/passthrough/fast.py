@@ -68,10 +68,12 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.entry_valid, setup.entry_valid_nsec = replies.entry_valid
     setup.attr_valid, setup.attr_valid_nsec = replies.attr_valid
     setup.missing_valid, setup.missing_valid_nsec = replies.negative_valid
-    setup.read_reply = replies.open_flags | files.silent_reply
-    setup.written_reply = replies.open_flags | files.written_reply
-    setup.folder_reply = replies.folder_flags
+    setup.open_reply, setup.folder_reply = replies.open_flags, replies.folder_flags
+    setup.read_reply, setup.written_reply = files.silent_reply, files.written_reply
     setup.no_trace = objects.no_trace
+    setup.opens = tables.opens
+    setup.files_top = objects.files_top
+    setup.offers = files.offers
     setup.read_flags = files.read_flags
     setup.umask = credentials.umask
     setup.checks, setup.switches = credentials.checks, credentials.switches

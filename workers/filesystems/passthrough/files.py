@@ -13,6 +13,11 @@ O_DIRECT
     who cleared the flag for the last odd block (as dd(1) does), come by the same handle. So the mount asks for no
     alignment.
 
+What the kernel reads and writes by itself (`data: passthrough`)
+    Every open file is offered, but two kinds. One that has S_ISUID or S_ISGID and is opened for writing: which writes
+    clear these bits depends on the caller, and the kernel writes with the rights of the worker (native/opens.c). And a
+    file of a read-only mount whose access time the kernel's own reading would change.
+
 What waits for a disk
     A read takes what is in the page cache, and leaves the rest to the worker's ring (`ReadFrom`), so that other
     requests do not wait for it; so does fsync. Writes go to the page cache and are done at once.
@@ -21,6 +26,7 @@ What waits for a disk
 import errno
 import fcntl
 import os
+import stat
 
 from ringmount.workers import system
 from ringmount.workers.abi import WriteFlags
@@ -57,6 +63,8 @@ class Files(Base):
         in_memory = self.kind in (system.TMPFS_MAGIC, system.RAMFS_MAGIC)
         self.read_flags = 0 if in_memory else NOWAIT  # tmpfs refuses RWF_NOWAIT, and has nothing to wait for
         self._fd = mount.handles.fd
+        self.offers = not self.objects.leaves_traces
+        """Whether files are offered to the kernel."""
 
     def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
         backing = backing_flags(flags)
@@ -65,7 +73,14 @@ class Files(Base):
                 fd = self.objects.open(node, backing)
         else:
             fd = self.objects.open(node, backing)
-        return self.opened(node, flags, fd, self.reply(flags, fd))
+        return self.opened(node, flags, fd, self.reply(flags, fd), self.offered(flags, fd))
+
+    def offered(self, flags: int, fd: int) -> int:
+        """The descriptor that is offered to the kernel, or -1."""
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if not self.offers or (writes and os.fstat(fd).st_mode & (stat.S_ISUID | stat.S_ISGID)):
+            return -1
+        return fd
 
     def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> int | ReadFrom:
         fd = self._fd(fh)

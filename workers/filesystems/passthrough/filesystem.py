@@ -6,14 +6,13 @@ from ringmount.workers.accelerate import Tables
 from ringmount.workers.dispatch import ROUTES, Replies
 from ringmount.workers.filesystems.passthrough import fast
 from ringmount.workers.filesystems.passthrough.attributes import Attributes
-from ringmount.workers.filesystems.passthrough.files import Files
 from ringmount.workers.filesystems.passthrough.folders import Folders
 from ringmount.workers.filesystems.passthrough.locks import Locks
 from ringmount.workers.filesystems.passthrough.names import Names
 from ringmount.workers.filesystems.passthrough.options import Options
 
 
-class Passthrough(Names, Attributes, Files, Folders):
+class Passthrough(Names, Attributes, Folders):
     """Shows a folder, with all that the filesystem beneath can do. Every caller acts with its own rights.
 
     What differs from the folder itself:

@@ -7,7 +7,7 @@ import stat
 from ringmount.workers import system
 from ringmount.workers.api import Context, Entry, NodeId, Opened, repeatable
 from ringmount.workers.filesystems.passthrough import again
-from ringmount.workers.filesystems.passthrough.base import Base
+from ringmount.workers.filesystems.passthrough.files import Files
 from ringmount.workers.filesystems.passthrough.objects import NOTHING, proc_path
 from ringmount.workers.filesystems.passthrough.openflags import backing_flags
 
@@ -16,7 +16,7 @@ RENAME_EXCHANGE = 2
 RENAME_WHITEOUT = 4
 
 
-class Names(Base):
+class Names(Files):
     """The operations on names."""
 
     def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Entry:
@@ -102,7 +102,7 @@ class Names(Base):
             os.close(fd)
             raise
         try:
-            return entry, self.opened(NodeId(entry.node), flags, fd, self.reply(flags, fd))
+            return entry, self.opened(NodeId(entry.node), flags, fd, self.reply(flags, fd), self.offered(flags, fd))
         except OSError:
             self.mount.nodes.give_back(NodeId(entry.node))
             raise

@@ -58,9 +58,12 @@ class Objects:
         self.descriptors = Descriptors(mount, self._own, share(mount.workers))
         self._once: dict[NodeId, None] = {}
         self._held: dict[NodeId, int] = {}
+        self._clone = -1
         self.top = self._own.note(os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         """The source, open for reading: what open_by_handle_at(2) and syncfs(2) want."""
         self.root = self._own.note(os.open(b".", PATH, dir_fd=self.top))
+        self.files_top = self._top_for_files(source)
+        """The same for files: of a read-only mount, through a mount of its own without access times."""
         try:
             self._identify_root()
         except BaseException:
@@ -85,6 +88,22 @@ class Objects:
             self._mount.log.warning("the source was renamed or replaced: the folder that was mounted is shown on")
             self._own.close(self.root)
             self.root = self._own.note(self._by_handle(known, PATH))
+
+    def _top_for_files(self, source: str) -> int:
+        if not self.no_trace:
+            return self.top
+        try:
+            top, clone = system.clone_without_atime(source)
+        except OSError as error:
+            self._mount.log.info("contents go through the workers, to leave no access times: %s", error.strerror)
+            return self.top
+        self._clone = self._own.note(clone)
+        return self._own.note(top)
+
+    @property
+    def leaves_traces(self) -> bool:
+        """Whether the kernel, were it to read a file by itself, would change access times that must stay."""
+        return bool(self.no_trace) and self._clone < 0
 
     def _may_open(self, handle: bytes) -> bool:
         """Whether open_by_handle_at(2) works for the source and this process."""
@@ -142,7 +161,7 @@ class Objects:
         if not self._credentials.checks:
             key = self._key(node)
             if key.startswith(BY_HANDLE):
-                return self.descriptors.with_room(self._by_handle, key, flags)
+                return self.descriptors.with_room(self._file_by_handle, key, flags)
         with self.borrow(node) as fd:
             return self.descriptors.with_room(os.open, proc_path(fd), flags | os.O_CLOEXEC)
 
@@ -162,6 +181,9 @@ class Objects:
     def _by_handle(self, key: bytes, flags: int) -> int:
         with self._credentials.worker():
             return system.open_by_handle(self.top, key[HANDLE_AT:], flags)
+
+    def _file_by_handle(self, key: bytes, flags: int) -> int:
+        return system.open_by_handle(self.files_top, key[HANDLE_AT:], flags)
 
     def _at_hand(self, node: NodeId) -> int | None:
         """A folder's descriptor, unless it takes a walk to find it."""
@@ -309,6 +331,9 @@ class Objects:
         self.descriptors.close()
         while self._held:
             self._own.close(self._held.popitem()[1])
+        if self._clone >= 0:
+            self._own.close(self.files_top)
+            self._own.close(self._clone)
         self._own.close(self.root)
         self._own.close(self.top)
 
