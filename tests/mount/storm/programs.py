@@ -17,7 +17,7 @@ def run(folder: Path, *command: str) -> None:
 
 
 def fio(folder: Path, *more: str) -> None:
-    common = ("--name=t", "--size=16m", "--bs=4k", "--verify=crc32c", "--verify_fatal=1", "--numjobs=2", "--loops=4")
+    common = ("--name=t", "--size=4m", "--bs=4k", "--verify=crc32c", "--verify_fatal=1", "--numjobs=2", "--loops=3")
     run(folder, "fio", "--rw=randrw", "--directory=.", "--minimal", *common, *more)
 
 
