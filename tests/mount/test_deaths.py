@@ -82,6 +82,9 @@ def test_a_request_that_kills_its_workers_fails_and_the_mount_goes_on(
         assert len(said(tmp_path, "poisoned")) == 2
         wait_until_all_serve(mount)
         assert deaths(mount) == 2
+        assert sum(worker["quarantined"] for worker in status(mount)["workers"]) == 1
+        assert f"for process {reader.pid} (python" in mount.output()
+        assert "2 workers died, whose stacks are above: it is not run again" in mount.output()
         (tmp_path / "poison").unlink()
         assert reader.ask(f"Path('{mount.path}/{file}').read_text()[:8]") == content(int(file[1]) + 2, 0, 8).decode()
 
