@@ -43,6 +43,7 @@ struct rm_fast_setup {
 	int knows_noappend;
 	int coherent;
 	uint64_t opcodes;
+	uint64_t unchecked;
 };
 
 struct rm_fast;

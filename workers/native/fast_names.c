@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -132,13 +133,32 @@ static bool answer_made(struct call *call, int folder, const char *name)
 	return answer(call, sizeof(struct entry_out));
 }
 
+/* Whether the caller may search the folder, as far as that can be told without acting as the caller: the owner's bits count
+   for the owner, and what all classes may, everybody may, unless there is a list (acl(5)). */
+static bool may_search(const struct call *call, int folder)
+{
+	char path[32];
+	struct stat st;
+
+	if (!call->setup->checks || (call->uid == 0 && call->gid == 0))
+		return true;
+	if (fstat(folder, &st))
+		return false;
+	if (call->uid == st.st_uid)
+		return st.st_mode & S_IXUSR;
+	if ((st.st_mode & 0111) != 0111)
+		return false;
+	snprintf(path, sizeof path, "/proc/self/fd/%d", folder);
+	return getxattr(path, "system.posix_acl_access", NULL, 0) < 0 && (errno == ENODATA || errno == EOPNOTSUPP);
+}
+
 bool rm_do_lookup(struct call *call)
 {
 	const char *name = the_name(call);
 	int folder = name ? rm_folder(call, call->node) : -1;
 	struct stat st;
 
-	if (folder < 0)
+	if (folder < 0 || !may_search(call, folder))
 		return false;
 	int error = enter(call, folder, name, false);
 

@@ -19,5 +19,7 @@ int rm_handles_get(void *base, uint64_t fh, struct rm_handle *handle);
 int rm_handles_note(void *base, uint64_t fh, uint64_t lock_owner, uint64_t extra);
 int rm_handles_remove(void *base, int worker, uint64_t fh);
 int rm_handles_sweep(void *base, int worker);
+int rm_handles_lose_fds(void *base);
+int rm_handles_supply(void *base, uint64_t fh, int fd);
 int rm_handles_iterate(void *base, uint32_t *cursor, struct rm_handle *handles, int n);
 #endif

@@ -11,7 +11,8 @@ from typing import Any
 from ringmount.workers._native import ffi, lib
 from ringmount.workers.abi import Opcode
 from ringmount.workers.accelerate import Tables
-from ringmount.workers.dispatch import Replies
+from ringmount.workers.dispatch import ROUTES, Replies
+from ringmount.workers.filesystems.passthrough.base import CHECKED
 from ringmount.workers.filesystems.passthrough.files import Files
 from ringmount.workers.filesystems.passthrough.openflags import KNOWS_NOAPPEND
 
@@ -82,5 +83,7 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.knows_noappend = KNOWS_NOAPPEND != 0
     setup.coherent = files.mount.unwatched is not None
     setup.opcodes = sum(1 << opcode for opcode in opcodes)
+    unchecked = [code for code in opcodes if code == Opcode.LOOKUP or ROUTES[code].method not in CHECKED]
+    setup.unchecked = sum(1 << opcode for opcode in unchecked)
     lib.rm_fast_set_up(objects.descriptors.fast, setup)
     return objects.descriptors.fast
