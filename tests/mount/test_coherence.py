@@ -446,6 +446,7 @@ def holding(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         serve_class(
             folder,
             "Held",
+            data="userspace",  # so that there are READs to hold back
             options=options,
             transport=request.param,
             timeouts=NEVER,
