@@ -20,6 +20,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 SPARE = -1
 STOP_GRACE = 1.0
-"""Seconds for coroutines to end by themselves when the mount is stopped."""
+"""Seconds for requests to be answered, and coroutines to end by themselves, when the mount is stopped."""
 EXIT_OK = 0
 EXIT_PERMANENT = 3
 """Another start would fail the same way: the supervisor does not try."""
@@ -396,8 +397,18 @@ class Worker:
             # A full channel does not wake the transport when it has room again: look after it meanwhile.
             if not self.turn(wait=not len(self.outbox)) and len(self.outbox):
                 mail_room.poll(OUTBOX_PATIENCE)
-        while self.engine.answered or self.engine.busy:
+        # A mount that was in use when it was taken out of the tree is asked on and on: not for longer than a moment.
+        end = time.monotonic() + STOP_GRACE
+        while (self.engine.answered or self.engine.busy) and time.monotonic() < end:
             self.turn(wait=bool(self.engine.busy))
+        self._commit_the_last()
+
+    def _commit_the_last(self) -> None:
+        """Commits what is answered and looks at nothing new."""
+        answered, self.engine.answered = self.engine.answered, []
+        if answered:
+            with contextlib.suppress(OSError):  # nobody waits any more
+                self.engine.transport.turn(answered, False)
 
     def new_loop(self) -> asyncio.AbstractEventLoop:
         """An event loop whose descriptors are known as this worker's own."""
@@ -449,7 +460,11 @@ class Worker:
             if not self.engine.busy and not self.engine.answered:
                 finish(None)
             elif cancelling is None:
-                cancelling = loop.call_later(STOP_GRACE, lambda: loop.create_task(self.engine.cancel_all()))
+                cancelling = loop.call_later(STOP_GRACE, lambda: loop.create_task(end_now()))
+
+        async def end_now() -> None:
+            await self.engine.cancel_all()
+            finish(None)
 
         def watch_requests() -> None:
             nonlocal watching
@@ -493,6 +508,7 @@ class Worker:
                     loop.remove_reader(fd)
                 loop.remove_writer(self.setup.channel)
         await self.engine.cancel_all()
+        self._commit_the_last()
         try:
             await _maybe(self.filesystem.stop())
         except Exception:

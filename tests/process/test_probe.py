@@ -88,6 +88,6 @@ def test_the_child_is_the_mounts_user(tmp_path: Path) -> None:
     os.chmod(tmp_path, 0o777)
     found = ask(tmp_path, "raise ValueError(os.getresuid(), os.getgroups())", user="nobody")
     assert isinstance(found, Refusal)
-    assert found.message == "importing probed failed: ValueError: ((65534, 65534, 65534), [65534])" or (
+    assert found.message == "importing probed failed: ((65534, 65534, 65534), [65534])" or (
         "No module named" in found.message  # pytest's folders are closed to others
     )

@@ -66,8 +66,8 @@ def file(lockers: tuple[Locker, Locker]) -> Iterator[tuple[NodeId, Handle]]:
     yield made.node, fh
     for owner in (ONE, TWO):
         first.fs.flush(first.root, made.node, fh, owner)
-    assert dict(first.mount.nodes.iterate()).keys() <= {ROOT, made.node}
     first.release(made.node, fh)
+    assert dict(first.mount.nodes.iterate()).keys() <= {ROOT, made.node}
 
 
 At = tuple[NodeId, Handle]

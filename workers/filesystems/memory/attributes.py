@@ -40,7 +40,7 @@ class Attributes(Base):
         mode = inode.st_mode
         # As tmpfs: truncate(2) of a file without blocks to the size that it has changes no times; ftruncate(2) does.
         is_same = changes == SetAttr(size=inode.st_size, kill_suidgid=changes.kill_suidgid)
-        is_idle = is_same and fh is None and not inode.st_blocks
+        is_idle = is_same and fh is None and not inode.st_blocks and stat.S_ISREG(mode)
         if changes.size is not None and not is_idle:
             self._resize(inode, changes.size, now)
         if changes.uid is not None:
