@@ -6,32 +6,15 @@ afterwards, and every text in it is somebody else's.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
-from ringmount.workers import codec
+from ringmount.workers import codec, recovery
 from ringmount.workers._native import lib
 from ringmount.workers.abi import Opcode
 from ringmount.workers.arena import Arena
 
-NAMED = frozenset(
-    {
-        Opcode.LOOKUP,
-        Opcode.SYMLINK,
-        Opcode.MKNOD,
-        Opcode.MKDIR,
-        Opcode.UNLINK,
-        Opcode.RMDIR,
-        Opcode.RENAME,
-        Opcode.RENAME2,
-        Opcode.LINK,
-        Opcode.CREATE,
-        Opcode.GETXATTR,
-        Opcode.SETXATTR,
-        Opcode.REMOVEXATTR,
-    }
-)
+NAMED = recovery.NAMED | {Opcode.GETXATTR, Opcode.SETXATTR, Opcode.REMOVEXATTR}
 """Whose payload begins with a name: of an entry of the folder `nodeid`, or of an extended attribute."""
 
 
@@ -66,7 +49,7 @@ def _found(arena: Arena) -> Iterator[InFlight]:
         with contextlib.suppress(codec.DecodeError):
             header = codec.decode_header(header_bytes)
             seconds = (lib.rm_now() - journal.delivered_ns) / 1e9
-            name = _name(arena, index, journal) if header.opcode in NAMED else None
+            name = _name(recovery.kept_payload(arena, index)) if header.opcode in NAMED else None
             if bytes(journal.header) == header_bytes and journal.state in states:
                 yield InFlight(
                     worker=journal.worker,
@@ -89,9 +72,6 @@ def _opcode(number: int) -> str:
         return str(number)
 
 
-def _name(arena: Arena, index: int, journal: Any) -> str | None:
-    """The request's first name, from the copy that was kept of its payload: the reply may lie over it by now."""
-    at, size = int(lib.RM_SAVED_AT), min(int(journal.saved), int(lib.RM_SAVED_MAX))
-    kept = bytes(arena.page(index)[at : at + size])
-    name, end, _ = kept.partition(b"\0")
+def _name(payload: bytes) -> str | None:
+    name, end, _ = payload.partition(b"\0")
     return name.decode("utf-8", "backslashreplace") if end else None

@@ -190,6 +190,10 @@ def _valid(seconds: float | None, default: codec.Seconds) -> codec.Seconds:
     return default if seconds is None else codec.split_seconds(seconds)
 
 
+def _attr_valid(replies: Replies, attr: AttrLike) -> codec.Seconds:
+    return _valid(attr.timeout, replies.attr_valid) if type(attr) is api.Attr else replies.attr_valid
+
+
 UNTIL_NEXT = (0, 0)
 
 
@@ -236,8 +240,7 @@ def finish_created(replies: Replies, request: Request, result: tuple[Entry, Open
 
 def finish_attr(replies: Replies, request: Request, attr: AttrLike) -> int:
     """fuse_attr_out."""
-    valid = _valid(attr.timeout, replies.attr_valid) if type(attr) is api.Attr else replies.attr_valid
-    return codec.encode_attr_out(request.buffer, 0, attr, *valid)
+    return codec.encode_attr_out(request.buffer, 0, attr, *_attr_valid(replies, attr))
 
 
 def finish_setattr(replies: Replies, request: Request, attr: AttrLike) -> int:
@@ -254,7 +257,7 @@ def finish_statx(replies: Replies, request: Request, result: api.Statx) -> int:
         request.buffer,
         0,
         attr,
-        *(_valid(attr.timeout, replies.attr_valid) if type(attr) is api.Attr else replies.attr_valid),
+        *_attr_valid(replies, attr),
         mask=result.mask,
         btime_ns=result.btime_ns if result.mask & codec.STATX_BTIME else None,
         attributes=result.attributes,

@@ -8,13 +8,13 @@ other can understand the events.
 Nothing is heard of writes through a shared mapping, nor of libaio's, before the file is closed (CLOSE_WRITE).
 """
 
-import os
 import struct
 from collections.abc import Iterator
 from enum import IntFlag
 from typing import NamedTuple
 
 from ringmount.workers._native import lib
+from ringmount.workers.system import checked
 
 
 class Mask(IntFlag):
@@ -38,7 +38,7 @@ CHANGES = NAMES | CONTENTS | Mask.ATTRIB | Mask.ONDIR
 
 CLOEXEC, NONBLOCK = 0x1, 0x2
 REPORT_FID, REPORT_DIR_FID, REPORT_NAME, REPORT_TARGET_FID = 0x200, 0x400, 0x800, 0x1000
-MARK_ADD, MARK_REMOVE, MARK_FILESYSTEM = 0x1, 0x2, 0x100
+MARK_ADD, MARK_FILESYSTEM = 0x1, 0x100
 
 EVENT = struct.Struct("<IBBHQii")
 """struct fanotify_event_metadata: event_len, vers, reserved, metadata_len, mask, fd, pid."""
@@ -69,7 +69,7 @@ class Event(NamedTuple):
 def open_group() -> int:
     """A group's descriptor, not blocking. OSError ENOSYS or EINVAL for a kernel before 5.17, EMFILE, EPERM."""
     flags = CLOEXEC | NONBLOCK | REPORT_FID | REPORT_DIR_FID | REPORT_NAME | REPORT_TARGET_FID
-    return _checked(lib.rm_fanotify_init(flags))
+    return checked(lib.rm_fanotify_init(flags))
 
 
 def watch_filesystem(group: int, folder: int) -> None:
@@ -77,7 +77,7 @@ def watch_filesystem(group: int, folder: int) -> None:
 
     OSError EPERM without CAP_SYS_ADMIN, ENODEV, EOPNOTSUPP or EXDEV for filesystems that do not allow it.
     """
-    _checked(lib.rm_fanotify_mark(group, MARK_ADD | MARK_FILESYSTEM, CHANGES, folder))
+    checked(lib.rm_fanotify_mark(group, MARK_ADD | MARK_FILESYSTEM, CHANGES, folder))
 
 
 def watch_folder(group: int, folder: int) -> None:
@@ -86,12 +86,7 @@ def watch_folder(group: int, folder: int) -> None:
     Again and again is no more than once. OSError EACCES for a folder that this process may not read, ENOSPC for the
     limit fs.fanotify.max_user_marks, and as above.
     """
-    _checked(lib.rm_fanotify_mark(group, MARK_ADD, CHANGES | Mask.EVENT_ON_CHILD, folder))
-
-
-def unwatch_folder(group: int, folder: int) -> None:
-    """Takes `watch_folder` back. OSError ENOENT if there is no such mark."""
-    _checked(lib.rm_fanotify_mark(group, MARK_REMOVE, CHANGES | Mask.EVENT_ON_CHILD, folder))
+    checked(lib.rm_fanotify_mark(group, MARK_ADD, CHANGES | Mask.EVENT_ON_CHILD, folder))
 
 
 def parse(data: bytes) -> Iterator[Event]:
@@ -112,9 +107,3 @@ def parse(data: bytes) -> Iterator[Event]:
             record += size
         yield Event(mask, pid, folder, name, found)
         at = end
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        raise OSError(-result, os.strerror(-result))
-    return result

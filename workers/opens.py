@@ -12,6 +12,7 @@ from ringmount.workers._native import ffi, lib
 from ringmount.workers.api import Opened
 from ringmount.workers.arena import Arena
 from ringmount.workers.nodes import NodeTable
+from ringmount.workers.system import checked
 
 
 def table(arena: Arena, worker: int) -> NodeTable:
@@ -38,9 +39,7 @@ class Opens:
         as well, and stays so when its user takes the flag back (fcntl(2), F_SETFL).
         """
         table = ffi.cast("void *", self._arena.address("opens"))
-        error = lib.rm_opens_set_up(self.c, table, fuse_fd, os.O_APPEND if insists else os.O_APPEND | os.O_DIRECT)
-        if error:
-            raise OSError(-error, os.strerror(-error))
+        checked(lib.rm_opens_set_up(self.c, table, fuse_fd, os.O_APPEND if insists else os.O_APPEND | os.O_DIRECT))
         self.active = True
 
     def add(self, index: int, node: int, open_flags: int, opened: Opened, common: int) -> tuple[int, int]:
@@ -53,9 +52,7 @@ class Opens:
             return opened.flags | common, 0
         journal, reply = self._journal + index, self._reply
         fd, flags = opened.backing_fd, opened.flags
-        error = lib.rm_opens_add(self.c, journal, node, open_flags, fd, flags, common, reply)
-        if error:
-            raise OSError(-error, os.strerror(-error))
+        checked(lib.rm_opens_add(self.c, journal, node, open_flags, fd, flags, common, reply))
         return reply.flags, reply.backing_id
 
     def release(self, index: int, node: int) -> None:

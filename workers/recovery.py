@@ -115,10 +115,13 @@ NAMED = frozenset(
 
 def name_in(arena: Arena, index: int, opcode: int) -> bytes | None:
     """The first name that a request carries, for its description."""
-    if opcode not in NAMED:
-        return None
-    journal = arena.c.journal[index]
-    return bytes(arena.page(index)[lib.RM_SAVED_AT :][: journal.saved]).partition(b"\0")[0]
+    return kept_payload(arena, index).partition(b"\0")[0] if opcode in NAMED else None
+
+
+def kept_payload(arena: Arena, index: int) -> bytes:
+    """The start of a request's payload, as it was kept: the reply may lie over the payload itself by now."""
+    at, size = int(lib.RM_SAVED_AT), min(int(arena.c.journal[index].saved), int(lib.RM_SAVED_MAX))
+    return bytes(arena.page(index)[at : at + size])
 
 
 def restore_payload(arena: Arena, index: int) -> None:

@@ -40,7 +40,8 @@ _STATX = ffi.typeof("struct rm_statx *")
 _THREE_SETS = ffi.typeof("uint64_t[3]")
 
 
-def _checked(result: int) -> int:
+def checked(result: int) -> int:
+    """What a function in C returned. Raises OSError if that is -errno."""
     if result < 0:
         raise OSError(-result, os.strerror(-result))
     return result
@@ -56,14 +57,14 @@ The first is the handle's type and bytes, up to 132, no other object's ever; emp
 def file_handle(fd: int) -> FileHandle:
     """The handle of the object that `fd` is open on."""
     found = ffi.new(_FILE_HANDLE)
-    _checked(lib.rm_file_handle(fd, found))
+    checked(lib.rm_file_handle(fd, found))
     return ffi.unpack(found.bytes, found.size), found.mount
 
 
 def lookup(folder: int, name: bytes) -> tuple[int, bytes, int]:
     """An O_PATH descriptor for `name` in a folder, of a link itself rather than its target, and its `FileHandle`."""
     found = ffi.new(_FILE_HANDLE)
-    fd = _checked(lib.rm_lookup(folder, name, found))
+    fd = checked(lib.rm_lookup(folder, name, found))
     return fd, ffi.unpack(found.bytes, found.size), found.mount
 
 
@@ -72,33 +73,33 @@ def open_by_handle(mount: int, name: bytes, flags: int) -> int:
 
     ESTALE: the object is gone. EPERM: CAP_DAC_READ_SEARCH is missing.
     """
-    return _checked(lib.rm_open_by_handle(mount, name, len(name), flags | os.O_CLOEXEC))
+    return checked(lib.rm_open_by_handle(mount, name, len(name), flags | os.O_CLOEXEC))
 
 
 def clone_without_atime(path: str) -> tuple[int, int]:
     """A folder, open for reading through a mount of its own that keeps no access times, and that mount's descriptor."""
     mount = ffi.new("int *")
-    return _checked(lib.rm_clone_without_atime(os.fsencode(path), mount)), mount[0]
+    return checked(lib.rm_clone_without_atime(os.fsencode(path), mount)), mount[0]
 
 
 def rename(folder: int, name: bytes, new_folder: int, new_name: bytes, flags: int) -> None:
     """renameat2(2)."""
-    _checked(lib.rm_renameat2(folder, name, new_folder, new_name, flags))
+    checked(lib.rm_renameat2(folder, name, new_folder, new_name, flags))
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2)."""
-    _checked(lib.rm_fallocate(fd, mode, offset, length))
+    checked(lib.rm_fallocate(fd, mode, offset, length))
 
 
 def syncfs(fd: int) -> None:
     """syncfs(2)."""
-    _checked(lib.rm_syncfs(fd))
+    checked(lib.rm_syncfs(fd))
 
 
 def filesystem_type(fd: int) -> int:
     """statfs(2)'s f_type: one of the *_MAGIC numbers."""
-    return _checked(lib.rm_filesystem_type(fd))
+    return checked(lib.rm_filesystem_type(fd))
 
 
 def _timespec(ns: int | None) -> tuple[int, int]:
@@ -111,7 +112,7 @@ def _timespec(ns: int | None) -> tuple[int, int]:
 
 def utimens(fd: int, atime_ns: int | None, mtime_ns: int | None) -> None:
     """utimensat(2) on a descriptor, O_PATH too: nanoseconds, `ringmount.workers.api.NOW`, or None to leave a time."""
-    _checked(lib.rm_utimens(fd, *_timespec(atime_ns), *_timespec(mtime_ns)))
+    checked(lib.rm_utimens(fd, *_timespec(atime_ns), *_timespec(mtime_ns)))
 
 
 class Statx(NamedTuple):
@@ -126,13 +127,13 @@ class Statx(NamedTuple):
 def statx(fd: int, flags: int, mask: int) -> Statx:
     """statx(2) on a descriptor, O_PATH too. `flags`: AT_STATX_* alone."""
     out = ffi.new(_STATX)
-    _checked(lib.rm_statx(fd, flags, mask, out))
+    checked(lib.rm_statx(fd, flags, mask, out))
     return Statx(out.mask, out.btime_sec * 1_000_000_000 + out.btime_nsec, out.attributes, out.attributes_mask)
 
 
 def access(fd: int, mask: int) -> None:
     """access(2) for the ids that count for files (fsuid, fsgid). EACCES if they may not."""
-    _checked(lib.rm_access(fd, mask))
+    checked(lib.rm_access(fd, mask))
 
 
 def getdents(fd: int, offset: int, buffer: bytearray) -> int:
@@ -140,7 +141,7 @@ def getdents(fd: int, offset: int, buffer: bytearray) -> int:
 
     They are struct linux_dirent64 (getdents64(2)); returned is how many bytes they take.
     """
-    return _checked(lib.rm_getdents(fd, offset, ffi.from_buffer(buffer), len(buffer)))
+    return checked(lib.rm_getdents(fd, offset, ffi.from_buffer(buffer), len(buffer)))
 
 
 class Capabilities(NamedTuple):
@@ -154,13 +155,13 @@ class Capabilities(NamedTuple):
 def capabilities() -> Capabilities:
     """This thread's."""
     sets = ffi.new("uint64_t[3]")
-    _checked(lib.rm_capabilities(sets))
+    checked(lib.rm_capabilities(sets))
     return Capabilities(*sets)
 
 
 def set_capabilities(sets: Capabilities) -> None:
     """Gives this thread, and no other, these."""
-    _checked(lib.rm_set_capabilities(ffi.new(_THREE_SETS, sets)))
+    checked(lib.rm_set_capabilities(ffi.new(_THREE_SETS, sets)))
 
 
 def act_as(uid: int, gid: int, capabilities: Capabilities | None = None) -> None:
@@ -170,12 +171,12 @@ def act_as(uid: int, gid: int, capabilities: Capabilities | None = None) -> None
     gives them back with the reverse.
     """
     sets = ffi.NULL if capabilities is None else ffi.new(_THREE_SETS, capabilities)
-    _checked(lib.rm_act_as(uid, gid, sets))
+    checked(lib.rm_act_as(uid, gid, sets))
 
 
 def set_groups(groups: Sequence[int]) -> None:
     """setgroups(2), of this thread alone."""
-    _checked(lib.rm_set_groups(len(groups), ffi.new("uint32_t[]", groups)))
+    checked(lib.rm_set_groups(len(groups), ffi.new("uint32_t[]", groups)))
 
 
 def has_noappend() -> bool:

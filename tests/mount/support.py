@@ -20,6 +20,9 @@ START_PATIENCE = 30.0
 WATCHDOG = 90.0
 """Seconds after which a server is killed, so that a hung mount fails a test and does not hang the run."""
 
+LOG_SHOWN = 6000
+"""Characters of the server's log that a failed test shows."""
+
 
 class ServedMount:
     """A mount that serves. `path` is its mountpoint."""
@@ -98,7 +101,11 @@ def serve(
     try:
         wait_until_serving(process, log)
         mount = ServedMount(mountpoint, name, process, log)
-        yield mount
+        try:
+            yield mount
+        except BaseException as error:
+            error.add_note(f"{_state(process)}; its log ends:\n{mount.output()[-LOG_SHOWN:]}")
+            raise
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         code = process.wait(timeout=30)
@@ -144,6 +151,10 @@ def assert_nothing_left(session: int, mountpoint: Path) -> None:
 def is_mounted(mountpoint: Path) -> bool:
     """Looked up in mountinfo: nothing here touches a mountpoint."""
     return any(line.split()[4] == str(mountpoint) for line in Path("/proc/self/mountinfo").read_text().splitlines())
+
+
+def _state(process: "subprocess.Popen[str]") -> str:
+    return "the server runs" if process.poll() is None else f"the server has exited with {process.returncode}"
 
 
 def _kill_session(session: int) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from mount.support import TRANSPORTS, serve
 
-SLEEPER = """
+ONE_LINK = """
 import stat, time
 from ringmount.workers.api import ROOT, Attr, Entry, Filesystem, NodeId
 
-class Sleeper(Filesystem):
+class OneLink(Filesystem):
     def lookup(self, ctx, parent, name):
         if name != b"link":
             raise FileNotFoundError(2, "none")
@@ -22,7 +22,10 @@ class Sleeper(Filesystem):
     def getattr(self, ctx, node, fh):
         kind = stat.S_IFDIR | 0o755 if node == ROOT else stat.S_IFLNK | 0o777
         return Attr(st_ino=node, st_mode=kind)
+"""
 
+SLEEPER = f"""{ONE_LINK}
+class Sleeper(OneLink):
     def readlink(self, ctx, node):
         where_it_sleeps()
 
@@ -74,20 +77,8 @@ def test_a_stopped_worker_is_replaced(tmp_path: Path, transport: str) -> None:
                 pass
 
 
-GREEDY = """
-import stat
-from ringmount.workers.api import ROOT, Attr, Entry, Filesystem, NodeId
-
-class Greedy(Filesystem):
-    def lookup(self, ctx, parent, name):
-        if name != b"link":
-            raise FileNotFoundError(2, "none")
-        return Entry(2, self.getattr(ctx, NodeId(2), None))
-
-    def getattr(self, ctx, node, fh):
-        kind = stat.S_IFDIR | 0o755 if node == ROOT else stat.S_IFLNK | 0o777
-        return Attr(st_ino=node, st_mode=kind)
-
+GREEDY = f"""{ONE_LINK}
+class Greedy(OneLink):
     def readlink(self, ctx, node):
         self.hoard = b"x" * (256 << 20)
         return b"taken"

@@ -1,14 +1,11 @@
 /* Attributes, extended attributes, and what else is asked about an object. */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <stdio.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
-#include <unistd.h>
 
 #include "fast_call.h"
-#include "system.h"
 
 #ifndef SYS_fchmodat2
 #define SYS_fchmodat2 452 /* Linux 6.6; the number is the same on all architectures */
@@ -43,19 +40,6 @@ _Static_assert(sizeof(struct statfs_out) == 80, "fuse_statfs_out");
 struct xattr_in {                /* and the reply about a size */
 	uint32_t size, padding;
 };
-
-struct proc_path {
-	char text[32];
-};
-
-/* A path to the object at an O_PATH descriptor, for what such descriptors do not allow (proc(5)). */
-static struct proc_path proc_path(int fd)
-{
-	struct proc_path path;
-
-	snprintf(path.text, sizeof path.text, "/proc/self/fd/%d", fd);
-	return path;
-}
 
 /* `changed`: by this request. The kernel takes them as they are then, even if they are outdated by now. */
 static bool answer_attr(struct call *call, const struct stat *st, bool changed)

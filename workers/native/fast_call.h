@@ -5,11 +5,14 @@
 #ifndef RINGMOUNT_FAST_CALL_H
 #define RINGMOUNT_FAST_CALL_H
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "fast.h"
 #include "handles.h"
+#include "system.h"
 
 enum { NAME_MOST = 255, KEY_MOST = 1024, HANDLE_AT = 9, RECENT = 64 };
 #define ROOT 1
@@ -34,6 +37,16 @@ struct entry_out {
 	struct attr attr;
 };
 _Static_assert(sizeof(struct entry_out) == 128, "fuse_entry_out");
+
+struct open_in {
+	uint32_t flags, open_flags;
+};
+
+struct release_in {              /* fuse_flush_in begins with fh as well */
+	uint64_t fh;
+	uint32_t flags, release_flags;
+	uint64_t lock_owner;
+};
 
 struct open_out {
 	uint64_t fh;
@@ -83,6 +96,19 @@ struct borrowed {
 	bool opened;             /* for this request: to be closed */
 	bool path;               /* O_PATH */
 };
+
+struct proc_path {
+	char text[32];
+};
+
+/* A path to the object at an O_PATH descriptor, for what such descriptors do not allow (proc(5)). */
+static inline struct proc_path proc_path(int fd)
+{
+	struct proc_path path;
+
+	snprintf(path.text, sizeof path.text, "/proc/self/fd/%d", fd);
+	return path;
+}
 
 static inline bool answer(struct call *call, uint32_t size)
 {
@@ -143,6 +169,18 @@ static inline int handle_fd(const struct call *call, uint64_t fh)
 	return rm_handles_get(call->setup->handles, fh, &handle) ? -1 : handle.fd;
 }
 
+/* Ends a handle, of a file or a folder. */
+static inline bool answer_release(struct call *call, uint64_t fh)
+{
+	int fd = rm_handles_remove(call->setup->handles, call->setup->worker, fh);
+
+	if (fd < -1)
+		return false;
+	if (fd >= 0)
+		close(fd);
+	return answer(call, 0);
+}
+
 #pragma GCC visibility push(hidden)
 void rm_keep(struct call *call, uint64_t node, int fd);
 void rm_hold(struct call *call, uint64_t node, int fd);
@@ -153,6 +191,8 @@ void rm_give_back(struct borrowed borrowed);
 
 bool rm_become_owner(struct call *call, uint32_t mask);
 void rm_become_self(struct call *call);
+
+int64_t rm_take_node(const struct call *call, int fd, const struct rm_file_handle *handle, struct stat *st, uint64_t *intent);
 
 int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, struct open_out *out);
 

@@ -10,16 +10,6 @@ enum { WRITE_KILL_SUIDGID = 1 << 2, RELEASE_FLOCK_UNLOCK = 1 << 1 };
 enum { FMODE_EXEC = 0x20, LARGEFILE = 0x8000 };
 #define RWF_NOAPPEND_FLAG 0x20 /* Linux 6.9 */
 
-struct open_in {
-	uint32_t flags, open_flags;
-};
-
-struct release_in {              /* fuse_flush_in begins with fh as well */
-	uint64_t fh;
-	uint32_t flags, release_flags;
-	uint64_t lock_owner;
-};
-
 struct io_in {                   /* fuse_read_in and fuse_write_in */
 	uint64_t fh, offset;
 	uint32_t size, io_flags;
@@ -105,13 +95,7 @@ bool rm_do_release(struct call *call)
 		return false;
 	if (call->setup->opens)
 		rm_opens_release(call->setup->opens, call->journal, call->node);
-	int fd = rm_handles_remove(call->setup->handles, call->setup->worker, in->fh);
-
-	if (fd < -1)
-		return false;
-	if (fd >= 0)
-		close(fd);
-	return answer(call, 0);
+	return answer_release(call, in->fh);
 }
 
 /* Closing any descriptor of the file makes the filesystem beneath report what it has kept back. */

@@ -8,21 +8,11 @@
 #include "fast_call.h"
 #include "given.h"
 #include "listing.h"
-#include "nodes.h"
 #include "ring.h"
-#include "system.h"
 
 enum { DIRENT_MOST = 280, WORTH_A_CALL = 1024 };
 #define SECOND UINT64_C(1000000000)
 #define YEAR UINT64_C(31536000)
-
-struct open_in {
-	uint32_t flags, open_flags;
-};
-
-struct release_in {
-	uint64_t fh;
-};
 
 struct list_in {                 /* fuse_read_in */
 	uint64_t fh, offset;
@@ -96,14 +86,7 @@ bool rm_do_opendir(struct call *call)
 
 bool rm_do_releasedir(struct call *call)
 {
-	const struct release_in *in = call->in;
-	int fd = rm_handles_remove(call->setup->handles, call->setup->worker, in->fh);
-
-	if (fd < -1)
-		return false;
-	if (fd >= 0)
-		close(fd);
-	return answer(call, 0);
+	return answer_release(call, ((const struct release_in *)call->in)->fh);
 }
 
 static uint32_t padded(uint32_t size)
@@ -139,24 +122,13 @@ static enum outcome look_up(struct listing *listing, const char *name, struct en
 {
 	const struct rm_fast_setup *setup = listing->call->setup;
 	struct rm_file_handle handle;
-	char key[HANDLE_AT + sizeof handle.bytes];
 	int fd = rm_lookup(listing->fd, name, &handle);
 
 	if (fd < 0)
 		return fd == -ENOENT ? SKIPPED : REFUSED;
-	bool plain = handle.size > 0 && handle.mount == setup->mount && !fstat(fd, st) && is_plain(listing->call, st);
+	bool plain = !fstat(fd, st) && is_plain(listing->call, st);
+	int64_t node = plain ? rm_take_node(listing->call, fd, &handle, st, &entry->node) : -1;
 
-	if (!plain) {
-		close(fd);
-		return REFUSED;
-	}
-	key[0] = 'h';
-	memcpy(key + 1, &setup->device, sizeof setup->device);
-	memcpy(key + HANDLE_AT, handle.bytes, (size_t)handle.size);
-	int64_t node = rm_nodes_take(setup->nodes, key, HANDLE_AT + handle.size, "", 0, &entry->node);
-
-	if (setup->coherent)
-		fstat(fd, st);
 	close(fd);
 	if (node < 0)
 		return REFUSED;

@@ -9,7 +9,6 @@
 #include "fast_call.h"
 #include "given.h"
 #include "nodes.h"
-#include "system.h"
 
 enum { LARGEFILE = 0x8000, UNUSUAL = 1 };
 
@@ -85,21 +84,27 @@ static int key_of(const struct call *call, const struct rm_file_handle *handle, 
 	return HANDLE_AT + handle->size;
 }
 
-/* The node of what `fd` is open on, with a reference, and its attributes of a time at which the table had it; < 0: an error,
-   or -UNUSUAL, which for what this request has `made` it is not without need. */
-static int64_t take_node(struct call *call, int fd, const struct rm_file_handle *handle, struct stat *st, bool made)
+/* The node of what `fd` is open on, with a reference under `intent`, and its attributes of a time at which the table had it.
+   `st`: what they are before. < 0: an error, or -UNUSUAL. */
+int64_t rm_take_node(const struct call *call, int fd, const struct rm_file_handle *handle, struct stat *st, uint64_t *intent)
 {
 	char key[KEY_MOST];
-
-	if (fstat(fd, st))
-		return -errno;
-	int length = st->st_rdev >> 32 || (!made && !is_watched(call, st)) ? -1 : key_of(call, handle, st, key);
-	int64_t node = length < 0 ? -UNUSUAL :
-		rm_nodes_take(call->setup->nodes, key, length, "", 0, call->journal->intent);
+	int length = key_of(call, handle, st, key);
+	int64_t node = length < 0 ? -UNUSUAL : rm_nodes_take(call->setup->nodes, key, length, "", 0, intent);
 
 	if (node >= 0 && call->setup->coherent)
 		fstat(fd, st);
 	return node;
+}
+
+/* The same for the answer itself. What this request has `made` is not UNUSUAL without need. */
+static int64_t take_node(struct call *call, int fd, const struct rm_file_handle *handle, struct stat *st, bool made)
+{
+	if (fstat(fd, st))
+		return -errno;
+	if (st->st_rdev >> 32 || (!made && !is_watched(call, st)))
+		return -UNUSUAL;
+	return rm_take_node(call, fd, handle, st, call->journal->intent);
 }
 
 /* Answers what `name` is. A folder's descriptor is kept, because names in it will be asked for next. */
@@ -137,7 +142,6 @@ static bool answer_made(struct call *call, int folder, const char *name)
    for the owner, and what all classes may, everybody may, unless there is a list (acl(5)). */
 static bool may_search(const struct call *call, int folder)
 {
-	char path[32];
 	struct stat st;
 
 	if (!call->setup->checks || (call->uid == 0 && call->gid == 0))
@@ -148,8 +152,7 @@ static bool may_search(const struct call *call, int folder)
 		return st.st_mode & S_IXUSR;
 	if ((st.st_mode & 0111) != 0111)
 		return false;
-	snprintf(path, sizeof path, "/proc/self/fd/%d", folder);
-	return getxattr(path, "system.posix_acl_access", NULL, 0) < 0 && (errno == ENODATA || errno == EOPNOTSUPP);
+	return getxattr(proc_path(folder).text, "system.posix_acl_access", NULL, 0) < 0 && (errno == ENODATA || errno == EOPNOTSUPP);
 }
 
 bool rm_do_lookup(struct call *call)
