@@ -63,9 +63,14 @@ class Strays:
             return None
         if not self._suspects and self._are_settled():
             self._deaths = self._crew.deaths
-            self._suspects = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0) for fd in self._unknown()}
+            self._suspect()
             self._turns = [(worker.pid, self._turn_of(worker.index)) for worker in self._crew.workers]
         return self._next
+
+    def _suspect(self) -> None:
+        for fd in self._unknown():
+            with contextlib.suppress(OSError):  # the request that it was opened for has ended meanwhile
+                self._suspects[fd] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def _are_settled(self) -> bool:
         """All serve and the spare is ready: what they open for themselves is noted."""
