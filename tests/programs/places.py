@@ -26,6 +26,8 @@ SETTINGS: dict[str, dict[str, Any] | None] = {
     "io_uring": {"transport": "io_uring"},
     "dev_fuse": {"transport": "dev_fuse"},
     "python": {"transport": "io_uring", "options": {"fast": False}},
+    "userspace": {"transport": "io_uring", "data": "userspace"},
+    "passthrough": {"transport": "io_uring", "data": "passthrough"},
     "coherent": {"transport": "io_uring", "cache": "coherent"},
     "uncached": {"transport": "io_uring", "cache": "none"},
 }

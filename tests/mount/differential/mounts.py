@@ -31,6 +31,9 @@ MOUNTS: dict[str, dict[str, Any]] = {
     "ring-asked": {"transport": "io_uring", **ASKED},
     "ring-python": {"transport": "io_uring", "options": {"fast": False}, **ASKED},
     "ring-unchecked": {"transport": "io_uring", "default_permissions": False, **ASKED},
+    "ring-coherent": {"transport": "io_uring", "cache": "coherent"},
+    "ring-passed": {"transport": "io_uring", "data": "passthrough"},
+    "ring-unpassed": {"transport": "io_uring", "data": "userspace"},
     "dev_fuse": {"transport": "dev_fuse", "timeouts": {"negative": 1}},
     "dev_fuse-python": {"transport": "dev_fuse", "options": {"fast": False, "locks": "backing"}, "data": "userspace"},
     "memory": {"transport": "io_uring", "filesystem": "memory"},
@@ -50,15 +53,13 @@ class Group(NamedTuple):
 
 
 GROUPS = {
-    "tmpfs": Group("tmpfs", ["ring", "ring-asked", "dev_fuse", "dev_fuse-python", "memory"]),
+    "tmpfs": Group("tmpfs", ["ring", "ring-asked", "ring-coherent", "ring-passed", "dev_fuse", "dev_fuse-python", "memory"]),
     # Without default_permissions the kernel asks about access in access(2) and chdir(2) alone, and opens a fifo without
     # asking at all: others than root are in cases, of what the filesystem has a say in.
     "unchecked": Group("tmpfs", ["ring-unchecked"], USERS[:1]),
 } | ({"ext4": Group("ext4", ["ring", "ring-asked"])} if HAS_EXT4 else {})
-SOAKED = {
-    name: group._replace(mounts=[*group.mounts, *(["ring-python", "memory-asked"] if name == "tmpfs" else [])])
-    for name, group in GROUPS.items()
-}
+MORE = {"tmpfs": ["ring-python", "ring-unpassed", "memory-asked"], "ext4": ["ring-coherent", "ring-passed"]}
+SOAKED = {name: group._replace(mounts=[*group.mounts, *MORE.get(name, ())]) for name, group in GROUPS.items()}
 
 
 def chosen(groups: Mapping[str, Group]) -> list[str]:
