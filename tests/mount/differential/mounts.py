@@ -53,7 +53,9 @@ class Group(NamedTuple):
 
 
 GROUPS = {
-    "tmpfs": Group("tmpfs", ["ring", "ring-asked", "ring-coherent", "ring-passed", "dev_fuse", "dev_fuse-python", "memory"]),
+    "tmpfs": Group(
+        "tmpfs", ["ring", "ring-asked", "ring-coherent", "ring-passed", "dev_fuse", "dev_fuse-python", "memory"]
+    ),
     # Without default_permissions the kernel asks about access in access(2) and chdir(2) alone, and opens a fifo without
     # asking at all: others than root are in cases, of what the filesystem has a say in.
     "unchecked": Group("tmpfs", ["ring-unchecked"], USERS[:1]),
