@@ -137,7 +137,7 @@ class Coherence:
             return
         now = time.monotonic()
         self._deaths = [*self._deaths[-31:], now]
-        decision = restart.after_death(self._deaths, now, None)
+        decision = restart.after_death(self._deaths, now)
         self._due = now + (decision.delay if isinstance(decision, restart.Restart) else restart.MAX_DELAY)
         log.error("the watcher of changes beneath died: another one will drop all that the kernel has cached")
         with contextlib.suppress(OSError):

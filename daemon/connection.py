@@ -180,6 +180,12 @@ class Connection:
         codec.encode_out_header(memoryview(reply), 0, unique, error, len(body))
         os.write(self.fd, bytes(reply) + body)
 
+    def has_ended(self) -> bool:
+        """Whether it was unmounted or aborted (fuse_dev_poll()). Reads nothing."""
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return bool(poll.poll(0))
+
     def word_for(self, worker: int) -> tuple[messages.Serve, int]:
         """What tells a worker to serve, with the descriptor that goes with it. Raises OSError."""
         assert self.session is not None

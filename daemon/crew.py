@@ -34,6 +34,8 @@ LEAVE_PATIENCE = 2.0
 """Seconds to die when the supervisor is replaced."""
 SPARE_DELAY = 0.05
 """Seconds before a spare is made: whoever waits for an answer comes first."""
+SPARE_PATIENCE = restart.WINDOW
+"""Seconds before another is tried where they do not come up: workers that die are started without one meanwhile."""
 OUTBOX_INTERVAL = 0.01
 MESSAGES_PER_TURN = 64
 
@@ -252,7 +254,7 @@ class Crew:
             record.died_of, record.died_from_outside = max(0, -code), 0
         if record.died_of == death.REPLACE:  # its successor wants to know whether for a request that hung
             record.died_from_outside = worker.asked_to_die is None
-        if code == 0:
+        if code == 0 and self._connection.has_ended():
             self.on_end()
             return
         now = time.monotonic()
@@ -263,8 +265,8 @@ class Crew:
         if worker.failure is not None:
             how = worker.failure.message
         worker.early_deaths = [] if served else [*worker.early_deaths, now]
-        permanent = how if worker.failure is not None and worker.failure.permanent else None
-        decision = restart.after_death(worker.early_deaths, now, permanent, how)
+        is_hopeless = worker.failure is not None and worker.failure.is_hopeless
+        decision = restart.after_death(worker.early_deaths, now, how, is_hopeless=is_hopeless)
         if isinstance(decision, restart.GiveUp):
             what = ExitCode.UNAVAILABLE if code == EXIT_TRANSPORT else ExitCode.FILESYSTEM
             self.on_failure(Failure(f"worker {worker.index} cannot serve: {decision.reason}", code=what))
@@ -309,15 +311,24 @@ class Crew:
             self._restarts.append((now, worker))
         self._waiting.clear()
         self.spare.early_deaths = [*self.spare.early_deaths[-restart.MOST :], now]
-        permanent = self.spare.failure.message if self.spare.failure is not None else None
-        decision = restart.after_death(self.spare.early_deaths, now, permanent, f"exit code {code}")
+        failed = self.spare.failure
+        how = f"exit code {code}" if failed is None else failed.message
+        decision = restart.after_death(
+            self.spare.early_deaths, now, how, is_hopeless=bool(failed and failed.is_hopeless)
+        )
         if isinstance(decision, restart.GiveUp):
-            log.error("no spare worker: %s", decision.reason)
+            log.error("no spare worker, another try in %.0f s: %s", SPARE_PATIENCE, decision.reason)
+            self._restarts.append((now + SPARE_PATIENCE, self.spare))
         else:
             self._restarts.append((now + max(SPARE_DELAY, decision.delay), self.spare))
 
     def _restart(self, now: float) -> float | None:
         """Starts processes in dead ones' places. A shortage may pass: the mount goes on."""
+        if self._mount.is_ready:
+            due = [*self._waiting, *(worker for _, worker in self._restarts)]
+            for worker in self.workers:
+                if worker.state is State.DEAD and worker not in due:  # an error came in between: see Loop.is_tolerant
+                    self._restarts.append((now, worker))
         for at, worker in [due for due in self._restarts if due[0] <= now]:
             self._restarts.remove((at, worker))
             try:

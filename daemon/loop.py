@@ -1,10 +1,12 @@
 """The supervisor's loop: waits for descriptors and times, and calls whoever asked for them.
 
 Two kinds of callers: `watch` is about a descriptor, `duties` are functions that do what is due and say when they want
-to be asked again. The rule a change must keep: nothing that is called from here may block.
+to be asked again. The rule a change must keep: nothing that is called from here may block, and what raises an exception
+does not end a mount that serves.
 """
 
 import contextlib
+import logging
 import selectors
 import signal
 import socket
@@ -12,6 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Protocol, TypeAlias
+
+from ringmount.daemon import restart
+
+log = logging.getLogger(__name__)
 
 Duty: TypeAlias = Callable[[float], float | None]
 """Does what is due at this time (time.monotonic); returns when it has to be asked again at the latest, if at all."""
@@ -29,6 +35,11 @@ class Loop:
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
         self.duties: list[Duty] = []
+        self.is_tolerant = False
+        """Whether an exception of what is called is logged, and the loop goes on: as restart.py says of workers."""
+        self.on_fault: Callable[[], None] = lambda: None
+        """Called at each of them."""
+        self._recent: list[float] = []
 
     def watch(self, file: int | HasFileno, call: Callable[[], object]) -> None:
         """Calls when the descriptor can be read."""
@@ -39,9 +50,12 @@ class Loop:
         self.selector.unregister(file)
 
     def turn(self, patience: float | None = None) -> None:
-        """Does what is due, then waits for what happens next, at most `patience` seconds, and sees to it."""
+        """Does what is due, then waits for what happens next, at most `patience` seconds, and sees to it.
+
+        Raises what is called raises, unless `is_tolerant`; and then, if it goes on and on.
+        """
         now = time.monotonic()
-        times = [at for duty in self.duties if (at := duty(now)) is not None]
+        times = [at for duty in self.duties if (at := self._do(duty, now)) is not None]
         if patience is not None:
             times.append(now + patience)
         timeout = max(0.0, min(times) - time.monotonic()) if times else None
@@ -51,7 +65,29 @@ class Loop:
                     continue
             except (KeyError, ValueError):  # an earlier event of this turn has closed it
                 continue
-            key.data(mask)
+            try:
+                key.data(mask)
+            except Exception as error:
+                self._failed(error)
+
+    def _do(self, duty: Duty, now: float) -> float | None:
+        try:
+            return duty(now)
+        except Exception as error:
+            self._failed(error)
+            return now + restart.FIRST_DELAY
+
+    def _failed(self, error: Exception) -> None:
+        if not self.is_tolerant:
+            raise error
+        now = time.monotonic()
+        self._recent = [*self._recent[-restart.MOST :], now]
+        decision = restart.after_death(self._recent, now)
+        if isinstance(decision, restart.GiveUp):
+            raise error
+        self.on_fault()
+        log.error("the supervisor failed, and goes on: %s", error, exc_info=error)
+        time.sleep(decision.delay)  # workers answer by themselves
 
     @contextlib.contextmanager
     def signals(self, call: Callable[[int], None], *numbers: int) -> Iterator[None]:

@@ -43,7 +43,8 @@ class Mount:
         """Supervisors that took it over after a death so far."""
         self.reloads = 0
         """Those that took it over on purpose."""
-        self.counts = {"forgets": 0, "interrupts": 0, "notifications": 0, "nudges": 0, "hangs": 0, "unexpected": 0}
+        names = ("forgets", "interrupts", "notifications", "nudges", "hangs", "unexpected", "faults")
+        self.counts = dict.fromkeys(names, 0)
         self.arena: Arena
         self.nodes: NodeTable
         self.handles: HandleTable

@@ -50,7 +50,7 @@ class Strays:
         if not self._mount.is_ready:
             return None
         if self._ours is None:
-            self._ours = set(self._unknown())
+            self._ours = {fd for fd, _ in self._unnoted()[0]}
         if self._deaths == self._crew.deaths and not self._suspects:
             return None
         if now < self._next:
@@ -92,11 +92,16 @@ class Strays:
         return True
 
     def _unknown(self) -> list[int]:
-        """Open files and folders that nobody has noted."""
+        """Open files and folders that a worker may have left."""
+        ours = (self._ours or set()) | set(self._suspects.values()) | {self._mount.arena.fd}
+        unnoted, devices = self._unnoted()
+        return [fd for fd, device in unnoted if device in devices and fd not in ours]
+
+    def _unnoted(self) -> tuple[list[tuple[int, int]], set[int]]:
+        """Open files and folders that nobody has noted, each with its device; and the devices of those that are."""
         noted = {handle.fd for handle in self._mount.handles.iterate()}
         owners = self._mount.arena.section("fd_owners").cast("H")
-        ours = (self._ours or set()) | set(self._suspects.values()) | {self._mount.arena.fd}
-        devices, unknown = set(), []
+        devices, unnoted = set(), []
         for name in os.listdir("/proc/self/fd"):
             fd = int(name)
             with contextlib.suppress(OSError):
@@ -105,9 +110,9 @@ class Strays:
                     continue
                 if fd in noted or (fd < len(owners) and owners[fd]):
                     devices.add(found.st_dev)
-                elif fd not in ours:
-                    unknown.append((fd, found.st_dev))
-        return [fd for fd, device in unknown if device in devices]
+                else:
+                    unnoted.append((fd, found.st_dev))
+        return unnoted, devices
 
     def _close(self) -> None:
         unknown = set(self._unknown())

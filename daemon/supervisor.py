@@ -89,6 +89,7 @@ class Supervisor:
         self.reload = Reload(path, self.mount, self.loop, self.errands, manager, self._replace)
         self._stop_requested = 0
         self._exit: Failure | None = None
+        self.loop.on_fault = self._count_fault
         self.crew.on_message = self._heard
         self.crew.on_failure = self._stop_with
         self.crew.on_end = self.legacy.ended
@@ -171,6 +172,7 @@ class Supervisor:
         self._keep()
         self.legacy.watch()
         self.mount.phase = Phase.READY
+        self.loop.is_tolerant = True
         self.crew.have_spare()
         self.on_ready(self)
 
@@ -272,6 +274,9 @@ class Supervisor:
             log.error("%s", failure)
             self._exit = failure
         self._stop_requested += 1
+
+    def _count_fault(self) -> None:
+        self.mount.counts["faults"] += 1
 
     def _connection_ended(self) -> None:
         if self.mount.phase is not Phase.STOPPING:

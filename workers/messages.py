@@ -96,11 +96,12 @@ class Serving(Message):
 
 
 class Failed(Message):
-    """This worker cannot serve. `what`: `filesystem` or `transport`; `permanent`: another try would fail as well."""
+    """This worker cannot serve. `what`: `filesystem` or `transport`; `is_hopeless`: another try would fail as well,
+    because it is not a shortage, or something else outside, that may pass."""
 
     what: str
     message: str
-    permanent: bool
+    is_hopeless: bool
 
 
 class Legacy(Message):

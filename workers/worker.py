@@ -46,8 +46,8 @@ SPARE = -1
 STOP_GRACE = 1.0
 """Seconds for requests to be answered, and coroutines to end by themselves, when the mount is stopped."""
 EXIT_OK = 0
-EXIT_PERMANENT = 3
-"""Another start would fail the same way: the supervisor does not try."""
+EXIT_FILESYSTEM = 3
+"""The filesystem could not be made or started; what was said before says why."""
 EXIT_TRANSPORT = 4
 """The ring was refused."""
 
@@ -597,18 +597,27 @@ def main(setup: Setup, supervisor: int) -> int:
             worker = Worker(setup, cls, options)
             outbox.send(messages.Prepared())
     except load.FilesystemError as error:
-        outbox.send(messages.Failed("filesystem", f"{error.path}: {error.message}", True))
-        return EXIT_PERMANENT
+        outbox.send(messages.Failed("filesystem", f"{error.path}: {error.message}", _is_hopeless(error)))
+        return EXIT_FILESYSTEM
     except Exception as error:
         log.debug("start", exc_info=True)
-        outbox.send(messages.Failed("filesystem", _text_of(error), True))
-        return EXIT_PERMANENT
+        outbox.send(messages.Failed("filesystem", _text_of(error), _is_hopeless(error)))
+        return EXIT_FILESYSTEM
     death.arm(worker.record)
     worker.record.pid = os.getpid()
     worker.record.cpu = 0xFFFFFFFF if setup.cpu is None else setup.cpu
     worker.record.started_ns = lib.rm_now()
     word = _wait_for(setup.channel, messages.Serve)
     return EXIT_OK if word is None else _serve(worker, *word)
+
+
+def _is_hopeless(error: BaseException | None) -> bool:
+    """Whether another start would fail the same way: the system was not the one that refused."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return False
+        error = error.__cause__
+    return True
 
 
 def _text_of(error: BaseException | None) -> str:
@@ -645,12 +654,11 @@ def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
             worker.run(serve, fds)
     except StartError as error:
         log.debug("start", exc_info=True)
-        worker.outbox.send(messages.Failed("filesystem", _text_of(error.__cause__), True))
-        return EXIT_PERMANENT
+        worker.outbox.send(messages.Failed("filesystem", _text_of(error.__cause__), _is_hopeless(error)))
+        return EXIT_FILESYSTEM
     except (RingRefused, OSError) as error:
         log.debug("transport", exc_info=True)
-        is_permanent = isinstance(error, RingRefused)  # the rest may be a shortage that passes
-        worker.outbox.send(messages.Failed("transport", str(error), is_permanent))
+        worker.outbox.send(messages.Failed("transport", str(error), _is_hopeless(error)))
         return EXIT_TRANSPORT
     return EXIT_OK
 

@@ -434,7 +434,21 @@ class OnceOnly(Tree):
     def __init__(self, options: Meeting, mount: Mount) -> None:
         super().__init__(options, mount)
         if (self.folder / "spoiled").exists():
-            raise OSError(errno.EACCES, "it is spoiled")
+            raise ValueError("it is spoiled")
+
+
+class OftenShort(Tree):
+    """Cannot be started while there is a `shortage`. Its workers leave, with exit code 0, as a READ finds `exit`."""
+
+    def start(self) -> None:
+        if (self.folder / "shortage").exists():
+            raise OSError(errno.EMFILE, "there is a shortage")
+
+    def read(self, ctx: Context, node: NodeId, fh: Handle, offset: int, buffer: memoryview) -> Any:
+        if (self.folder / "exit").exists():
+            self.say("leaves")
+            os._exit(0)
+        return super().read(ctx, node, fh, offset, buffer)
 
 
 class SharedTable(AsyncGate):

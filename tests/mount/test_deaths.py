@@ -207,6 +207,36 @@ def test_a_filesystem_that_cannot_be_made_again_ends_the_mount(tmp_path: Path, t
         assert not is_mounted(mount.path)
 
 
+@both
+def test_a_shortage_at_a_workers_start_does_not_end_the_mount(tmp_path: Path, transport: str) -> None:
+    with serve_class(tmp_path, "OftenShort", transport=transport) as mount:
+        (tmp_path / "shortage").touch()
+        os.kill(worker_pids(mount)[0], signal.SIGKILL)
+
+        def trouble() -> str:
+            return str(status(mount)["workers"][0]["trouble"])
+
+        wait_for(lambda: "there is a shortage" in trouble())
+        (tmp_path / "shortage").unlink()
+        wait_until_all_serve(mount)
+        assert not trouble()
+        for cpu in CPUS:
+            assert call(READ, mount.path / "f0", cpu=cpu) == content(2, 0, 8).decode()
+
+
+@both
+def test_a_worker_that_ends_by_itself_has_died_and_the_mount_goes_on(tmp_path: Path, transport: str) -> None:
+    with serve_class(tmp_path, "OftenShort", transport=transport) as mount, caller(CPUS[0]) as reader:
+        (tmp_path / "exit").touch()
+        with pytest.raises(OSError, match="Input/output error"):  # by the second one it is quarantined
+            reader.ask(f"Path('{mount.path}/f0').read_text()")
+        (tmp_path / "exit").unlink()
+        assert len(said(tmp_path, "leaves")) >= 2
+        wait_until_all_serve(mount)
+        assert reader.ask(f"Path('{mount.path}/f1').read_text()[:8]") == content(3, 0, 8).decode()
+        assert "died: exit code 0" in mount.output()
+
+
 def serving_pids(mount: ServedMount) -> list[int]:
     """The workers that serve. (One that dies before it does may be given up for that.)"""
     try:

@@ -26,7 +26,7 @@ from ringmount.daemon.children import (
 from ringmount.daemon.notifications import Writer
 from ringmount.workers import codec, messages
 from ringmount.workers.arena import Arena, Plan
-from ringmount.workers.worker import EXIT_OK, EXIT_PERMANENT, SPARE
+from ringmount.workers.worker import EXIT_FILESYSTEM, EXIT_OK, SPARE
 
 PLAN = Plan(depths=(2, 2), owners=(0, 1), workers=2, payload=8192, nodes=1024, handles=64)
 CONFIG = MountConfig(name="test", mountpoint="/nowhere", filesystem="memory")
@@ -208,9 +208,9 @@ def test_a_worker_that_cannot_make_its_filesystem_says_why_and_that_it_is_for_go
             worker = Mount().start(config=config)
             said = hear(worker)
             assert isinstance(said, messages.Failed)
-            assert (said.what, said.permanent) == ("filesystem", True)
+            assert (said.what, said.is_hopeless) == ("filesystem", True)
             assert text in said.message
-            assert end(worker) == EXIT_PERMANENT
+            assert end(worker) == EXIT_FILESYSTEM
 
         assert end_of(start(fail)) == 0
 
