@@ -30,6 +30,7 @@ SECONDS = {"notation": "seconds"}
 MOUNTPOINT = {"notation": "mountpoint", "noun": "an absolute path"}
 FILESYSTEM = {"notation": "filesystem", "noun": "passthrough, memory or package.module:Class"}
 USER = {"noun": "a user's name"}
+GROUP = {"noun": "a group's name"}
 
 Seconds = Annotated[float, Meta(ge=0, le=YEAR)]
 Size = Annotated[int, Meta(ge=PAGE, le=1 << 46)]
@@ -207,6 +208,15 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             description="The user that workers run as, where the filesystem allows it; "
             "null leaves them as they were started.",
             extra=USER,
+        ),
+    ] = None
+    control_group: Annotated[
+        Annotated[str, Meta(pattern=USER_PATTERN)] | None,
+        Meta(
+            description="The group whose members may see into the mount: `ringmount ps`. `ringmount status` is for "
+            "everybody, what changes something for root and the mount's user. null is the group ringmount, if there is "
+            "one.",
+            extra=GROUP,
         ),
     ] = None
     read_only: Annotated[

@@ -8,7 +8,7 @@ import msgspec
 import psutil
 
 from ringmount.config.errors import one_line
-from ringmount.daemon import client, status, text
+from ringmount.daemon import asked, client, status, text
 from ringmount.daemon.exitcodes import Failure
 from ringmount.daemon.inflight import InFlight
 
@@ -21,7 +21,7 @@ def show(name: str, as_json: bool) -> str:
     identity = found.known.identity
     try:
         with client.Connection(identity.socket, identity.owner) as connection:
-            raw = connection.ask("requests")
+            raw = connection.ask(asked.Requests())
     except client.NotRunning:
         raise Failure(f"{name} is not running any more") from None
     requests = checked(name, raw)

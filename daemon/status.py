@@ -9,7 +9,7 @@ import msgspec
 import psutil
 
 from ringmount.config.errors import one_line
-from ringmount.daemon import client, places, text
+from ringmount.daemon import asked, client, places, text
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.places import Known
 
@@ -117,7 +117,7 @@ def look_at(known: Known) -> Found | None:
     identity = known.identity
     try:
         with client.Connection(identity.socket, identity.owner) as connection:
-            raw = connection.ask("status")
+            raw = connection.ask(asked.Status())
         status = checked(identity.name, raw)
     except client.NotRunning:
         is_own = identity.owner == os.geteuid()

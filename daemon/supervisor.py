@@ -16,15 +16,16 @@ as it was, for the service manager to try again or to give up.
 import logging
 import signal
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import adoption, inflight, kept, machine, places
+from ringmount.daemon import adoption, asked, inflight, kept, machine, places
 from ringmount.daemon.adoption import Inherited
+from ringmount.daemon.asked import Asked
 from ringmount.daemon.children import WorkerProcess
 from ringmount.daemon.coherence import Coherence
 from ringmount.daemon.connection import Connection
-from ringmount.daemon.control import ControlServer
+from ringmount.daemon.control import Command, ControlServer, group_of
 from ringmount.daemon.crew import Crew, Interrupted
 from ringmount.daemon.device import LegacyPath
 from ringmount.daemon.errands import Errands
@@ -107,11 +108,15 @@ class Supervisor:
         else:  # they may still hold the name's socket, in a descriptor table that all shared
             adoption.await_old_workers(self.inherited.arena)
         machine.raise_descriptor_limit()
-        commands: dict[str, Callable[[], Any]] = {
-            "status": Report(self.mount, self.connection, self.crew, self.coherence, self.reload),
-            "requests": lambda: inflight.requests(self.mount.arena),
+        report = Report(self.mount, self.connection, self.crew, self.coherence, self.reload)
+        commands: dict[type[Asked], Command] = {
+            asked.Status: lambda question, client: report(),
+            asked.Requests: lambda question, client: inflight.requests(self.mount.arena),
         }
-        self.control = ControlServer(places.socket_path(self.mount.config.name), self.loop.selector, commands)
+        config = self.mount.config
+        self.control = ControlServer(
+            places.socket_path(config.name), self.loop.selector, commands, group_of(config.control_group)
+        )
         self.loop.duties.append(self._expire_clients)
         try:
             with self.loop.signals(self._on_signal, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -10,7 +10,7 @@ import select
 import signal
 from collections.abc import Iterator
 
-from ringmount.daemon import client, control, liveness, mountinfo, mounting, places
+from ringmount.daemon import asked, client, control, liveness, mountinfo, mounting, places
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.places import Known
 from ringmount.daemon.status import checked
@@ -30,7 +30,7 @@ def umount(wanted: str) -> str:
     except client.NotRunning:
         return _clear(known)
     with connection, process(connection) as pidfd:
-        mountpoint = checked(identity.name, connection.ask("status")).mountpoint
+        mountpoint = checked(identity.name, connection.ask(asked.Status())).mountpoint
         if known.mountpoints and mountpoint not in known.mountpoints:
             return _clear(known)  # a dead one of the same name as one that runs
         _stop(connection, pidfd)

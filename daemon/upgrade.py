@@ -9,7 +9,7 @@ import time
 
 import msgspec
 
-from ringmount.daemon import client, umount
+from ringmount.daemon import asked, client, umount
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.places import Known
 
@@ -56,7 +56,7 @@ def reload(wanted: str) -> str:
 
 def _read(connection: client.Connection) -> Progress:
     try:
-        return msgspec.convert(connection.ask("status"), Progress)
+        return msgspec.convert(connection.ask(asked.Status()), Progress)
     except msgspec.ValidationError as error:
         raise Failure("this mount's version cannot be reloaded", "stop it and start it again") from error
 

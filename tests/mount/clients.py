@@ -18,7 +18,7 @@ from typing import Any
 
 from mount.support import ServedMount, serve
 
-from ringmount.daemon import control, places
+from ringmount.daemon import asked, control, places
 
 PATIENCE = 10.0
 """Seconds for a client's call, and for what is waited for."""
@@ -181,7 +181,7 @@ def state_of(pid: int) -> str:
 
 def status(mount: ServedMount) -> dict[str, Any]:
     """What `ringmount status` would print, without the time that a process takes."""
-    return dict(control.ask(places.socket_path(mount.name), "status"))
+    return dict(control.ask(places.socket_path(mount.name), asked.Status()))
 
 
 def requests(mount: ServedMount) -> list[int]:

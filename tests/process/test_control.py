@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ringmount.daemon import client, control
-from ringmount.daemon.control import MAX_CLIENTS, ControlServer
+from ringmount.daemon import asked, client, control
+from ringmount.daemon.asked import Asked, Requests, Status
+from ringmount.daemon.control import LATER, MAX_CLIENTS, MAX_EACH, Client, Command, ControlServer
 from ringmount.daemon.exitcodes import ExitCode, Failure
 
 
 class Loop:
-    """A supervisor's loop around a control server, in a thread."""
+    """A supervisor's loop around a control server, in a thread. `answer` is what it does about REQUESTS."""
 
-    def __init__(self, path: Path, commands: dict[str, Callable[[], Any]]) -> None:
+    def __init__(self, path: Path, commands: dict[type[Asked], Command], group: int | None = None) -> None:
         self.selector = selectors.DefaultSelector()
-        self.server = ControlServer(path, self.selector, commands)
+        own: dict[type[Asked], Command] = {
+            Status: lambda *_: {"pid": os.getpid()},
+            Requests: lambda question, asking: self.answer(question, asking),
+        }
+        self.server = ControlServer(path, self.selector, commands or own, group)
+        self.answer: Callable[[Asked, Client], Any] = lambda *_: None
         self.turns = 0
         self._stop, stopping = socket.socketpair()
         self._stopping = stopping
@@ -51,6 +58,13 @@ class Loop:
         self.selector.close()
 
 
+def wait_for(what: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A socket's path, longer than a socket's address may be."""
@@ -61,12 +75,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loop(path: Path) -> Iterator[Loop]:
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    loop = Loop(path, {"status": lambda: {"pid": os.getpid()}, "big": lambda: "x" * 4_000_000, "fail": fail})
-    yield loop
-    loop.close()
+    server = Loop(path, {})
+    yield server
+    server.close()
     assert not path.exists()
 
 
@@ -94,8 +105,9 @@ def answer_to(path: Path, data: bytes) -> dict[str, Any] | None:
 
 
 def test_a_question_is_answered(loop: Loop, path: Path) -> None:
-    assert client.ask(path, "status") == {"pid": os.getpid()}
-    assert control.ask(path, "big") == "x" * 4_000_000
+    assert client.ask(path, Status()) == {"pid": os.getpid()}
+    loop.answer = lambda *_: "x" * 4_000_000
+    assert control.ask(path, Requests()) == "x" * 4_000_000
 
 
 def test_the_one_who_answers_is_known_by_the_kernel(loop: Loop, path: Path) -> None:
@@ -115,9 +127,12 @@ def test_everybody_who_gets_there_may_ask(loop: Loop, path: Path) -> None:
         (b"\xff\xfe", "invalid"),
         (b'{"version": 1, "command": "status", "more": 1}', "unknown field"),
         (b'{"version": 2, "command": "status"}', "version 2 is not spoken here, version 1 is"),
-        (b'{"version": 1, "command": "frobnicate"}', "there is no command 'frobnicate'"),
-        (b'{"version": 1, "command": "fail"}', "the supervisor failed to answer; its log says why"),
+        (b'{"version": 2, "command": "status", "of": "later"}', "version 2 is not spoken here, version 1 is"),
+        (b'{"version": "1", "command": "status"}', "Expected `int`"),
+        (b'{"version": 1, "command": 1}', "Expected `str`"),
+        (b'{"version": 1, "command": "frobnicate"}', "Invalid value 'frobnicate'"),
         (b'{"version": ' + b"[" * 3000, ""),
+        (b'{"version": 1, "command": "status", "deep": ' + b'{"a":' * 3000, ""),
     ],
 )
 def test_a_bad_question_gets_an_error_and_the_next_one_its_answer(
@@ -127,10 +142,10 @@ def test_a_bad_question_gets_an_error_and_the_next_one_its_answer(
     assert answer is not None
     assert answer["version"] == 1
     assert error in answer["error"]
-    assert client.ask(path, "status") == {"pid": os.getpid()}
+    assert client.ask(path, Status()) == {"pid": os.getpid()}
 
 
-@pytest.mark.parametrize("data", [b"", b"x" * 10_000, b'{"version": 1, "command": "status"}'])
+@pytest.mark.parametrize("data", [b"", b"x" * 100_000, b'{"version": 1, "command": "status"}'])
 def test_who_sends_no_line_is_hung_up_on(loop: Loop, path: Path, data: bytes) -> None:
     with connected(path) as raw:
         try:
@@ -139,7 +154,7 @@ def test_who_sends_no_line_is_hung_up_on(loop: Loop, path: Path, data: bytes) ->
             assert raw.recv(100) == b""
         except (ConnectionResetError, BrokenPipeError):
             pass
-    assert client.ask(path, "status") == {"pid": os.getpid()}
+    assert client.ask(path, Status()) == {"pid": os.getpid()}
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -147,7 +162,7 @@ def test_who_sends_no_line_is_hung_up_on(loop: Loop, path: Path, data: bytes) ->
 def test_no_bytes_can_end_the_supervisor(loop: Loop, path: Path, data: bytes) -> None:
     answer = answer_to(path, data + b"\n")
     assert answer is None or "error" in answer
-    assert client.ask(path, "status") == {"pid": os.getpid()}
+    assert client.ask(path, Status()) == {"pid": os.getpid()}
 
 
 def test_clients_beyond_a_few_are_turned_away_and_those_who_dawdle_are_dropped(
@@ -162,13 +177,151 @@ def test_clients_beyond_a_few_are_turned_away_and_those_who_dawdle_are_dropped(
             assert dawdler.recv(100) == b""
             dawdler.close()
     monkeypatch.undo()
-    assert client.ask(path, "status") == {"pid": os.getpid()}
+    assert client.ask(path, Status()) == {"pid": os.getpid()}
 
 
 def test_who_does_not_read_his_answer_holds_up_nobody(loop: Loop, path: Path) -> None:
     with connected(path) as greedy:
-        greedy.sendall(b'{"version": 1, "command": "big"}\n')
-        assert client.ask(path, "status") == {"pid": os.getpid()}
+        loop.answer = lambda *_: "x" * 4_000_000
+        greedy.sendall(asked.encode(Requests()))
+        assert client.ask(path, Status()) == {"pid": os.getpid()}
+
+
+def test_a_command_that_fails_is_answered_and_so_is_the_next_one(loop: Loop, path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    loop.answer = fail
+    with pytest.raises(Failure, match="the supervisor failed to answer; its log says why"):
+        client.ask(path, Requests())
+    assert client.ask(path, Status()) == {"pid": os.getpid()}
+
+
+def test_what_is_answered_later_holds_up_nobody(loop: Loop, path: Path) -> None:
+    patient: list[Client] = []
+
+    def later(question: Asked, asking: Client) -> Any:
+        patient.append(asking)
+        return LATER
+
+    loop.answer = later
+    with connected(path) as one, connected(path) as other:
+        for raw in (one, other):
+            raw.sendall(asked.encode(Requests()))
+            wait_for(lambda: patient)
+        assert client.ask(path, Status()) == {"pid": os.getpid()}
+
+        def answer(question: Asked, asking: Client) -> str:
+            patient[0].answer("first")
+            patient[1].refuse("second")
+            return "third"
+
+        wait_for(lambda: len(patient) == 2)
+        loop.answer = answer
+        assert client.ask(path, Requests()) == "third"
+        assert json.loads(one.recv(1000)) == {"version": 1, "result": "first"}
+        assert json.loads(other.recv(1000)) == {"version": 1, "error": "second"}
+
+
+def test_who_leaves_before_his_answer_is_heard_of(loop: Loop, path: Path) -> None:
+    gone = threading.Event()
+
+    def later(question: Asked, asking: Client) -> Any:
+        asking.on_gone = gone.set
+        return LATER
+
+    loop.answer = later
+    with connected(path) as raw:
+        raw.sendall(asked.encode(Requests()))
+    assert gone.wait(30)
+
+
+def streamed(items: list[Any]) -> Callable[[Asked, Client], Any]:
+    """A command whose answer goes on with these items, and comes with an open file."""
+
+    def stream(question: Asked, asking: Client) -> Any:
+        asking.stream("begins", os.open("/dev/zero", os.O_RDONLY))
+        for item in items:
+            asking.send(item)
+        return LATER
+
+    return stream
+
+
+def test_an_answer_that_goes_on_comes_line_by_line_with_its_descriptor(loop: Loop, path: Path) -> None:
+    loop.answer = streamed([1, {"two": 2}])
+    with client.Connection(path) as connection:
+        stream = connection.follow(Requests())
+        assert stream.result == "begins"
+        assert os.read(stream.fd, 2) == b"\0\0"
+        items = iter(stream)
+        assert [next(items), next(items)] == [1, {"two": 2}]
+        assert stream.dropped == 0
+        stream.close()
+
+
+def test_what_does_not_fit_is_dropped_and_counted(loop: Loop, path: Path) -> None:
+    clients: list[Client] = []
+    total = 3 * control.MAX_WAITING // 1000
+
+    def flood(question: Asked, asking: Client) -> Any:
+        asking.stream("begins")
+        for _ in range(total):
+            asking.send("x" * 1000)
+        clients.append(asking)
+        return LATER
+
+    def go_on(question: Asked, asking: Client) -> None:
+        clients[0].send("last")
+
+    loop.answer = flood
+    with client.Connection(path) as connection:
+        stream = connection.follow(Requests())
+        items = iter(stream)
+        kept = control.MAX_WAITING // (1000 + len('{"version":1,"item":""}') + 1) - 1
+        assert {next(items) for _ in range(kept)} == {"x" * 1000}
+        loop.answer = go_on
+        client.ask(path, Requests())
+        rest = next(items)
+        while rest != "last":
+            kept += 1
+            rest = next(items)
+        assert stream.dropped == total - kept
+
+
+def test_who_does_not_read_a_stream_is_dropped_and_who_waits_for_it_is_not(
+    loop: Loop, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, gone = threading.Event(), threading.Event()
+
+    def stream(question: Asked, asking: Client) -> Any:
+        asking.on_gone = gone.set
+        asking.stream("x" * (1 << 20))
+        began.set()
+        return LATER
+
+    quiet_gone = threading.Event()
+
+    def quiet(question: Asked, asking: Client) -> Any:
+        asking.on_gone = quiet_gone.set
+        asking.stream("waits")
+        return LATER
+
+    with client.Connection(path) as patient, connected(path) as greedy:
+        loop.answer = quiet
+        assert patient.follow(Requests()).result == "waits"
+        loop.answer = stream
+        greedy.sendall(asked.encode(Requests()))
+        assert began.wait(30)
+        monkeypatch.setattr(control, "DEADLINE", 0.0)
+
+        def is_gone() -> bool:
+            connected(path).close()  # an event, upon which the loop looks at the clock
+            return gone.is_set()
+
+        wait_for(is_gone)
+        assert not quiet_gone.is_set()
+    assert quiet_gone.wait(30)
 
 
 def fill_up() -> list[int]:
@@ -200,14 +353,14 @@ def test_without_descriptors_the_loop_does_not_spin(loop: Loop, path: Path) -> N
         for fd in (*fillers, folder):
             os.close(fd)
         raw.close()
-    assert client.ask(path, "status") == {"pid": os.getpid()}
+    assert client.ask(path, Status()) == {"pid": os.getpid()}
 
 
 def test_a_name_that_is_served_cannot_be_taken(loop: Loop, path: Path) -> None:
     with pytest.raises(Failure, match="is running already") as caught:
         ControlServer(path, selectors.DefaultSelector(), {})
     assert caught.value.code is ExitCode.MOUNTPOINT
-    assert client.ask(path, "status") == {"pid": os.getpid()}
+    assert client.ask(path, Status()) == {"pid": os.getpid()}
 
 
 def test_the_socket_of_a_dead_supervisor_is_replaced(path: Path) -> None:
@@ -218,7 +371,7 @@ def test_the_socket_of_a_dead_supervisor_is_replaced(path: Path) -> None:
     stale.close()
     assert not client.is_answered(path)
     with pytest.raises(client.NotRunning):
-        client.ask(path, "status")
+        client.ask(path, Status())
     with selectors.DefaultSelector() as selector:
         server = ControlServer(path, selector, {})
         assert client.is_answered(path)
@@ -277,7 +430,7 @@ def test_a_folder_that_is_gone_is_a_failure_or_nobody(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="cannot make the control socket"):
         ControlServer(tmp_path / "none" / "x.sock", selectors.DefaultSelector(), {})
     with pytest.raises(client.NotRunning):
-        client.ask(tmp_path / "none" / "x.sock", "status")
+        client.ask(tmp_path / "none" / "x.sock", Status())
     assert not client.is_answered(tmp_path / "none" / "x.sock")
     control.remove_stale(tmp_path / "none" / "x.sock")
 
@@ -329,14 +482,14 @@ def impostor(tmp_path: Path) -> Iterator[Callable[[bytes], Path]]:
 )
 def test_an_answer_that_is_none_is_a_failure(impostor: Callable[[bytes], Path], answer: bytes, said: str) -> None:
     with pytest.raises(Failure, match="the supervisor of impostor") as caught:
-        client.ask(impostor(answer), "status")
+        client.ask(impostor(answer), Status())
     assert said in str(caught.value)
 
 
 def test_an_endless_answer_is_a_failure(impostor: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_ANSWER", 1 << 16)
     with pytest.raises(Failure, match="answered nonsense"):
-        client.ask(impostor(b"x" * (1 << 22)), "status")
+        client.ask(impostor(b"x" * (1 << 22)), Status())
 
 
 def test_a_supervisor_that_does_not_answer_is_a_failure_that_names_its_process(tmp_path: Path) -> None:
@@ -347,7 +500,7 @@ def test_a_supervisor_that_does_not_answer_is_a_failure_that_names_its_process(t
             client.Connection(tmp_path / "mute.sock", patience=0.05) as connection,
             pytest.raises(Failure, match=rf"mute does not answer; .* kill -9 {os.getpid()}"),
         ):
-            connection.ask("status")
+            connection.ask(Status())
 
 
 def test_a_supervisor_whose_queue_is_full_does_not_answer(tmp_path: Path) -> None:
@@ -358,6 +511,85 @@ def test_a_supervisor_whose_queue_is_full_does_not_answer(tmp_path: Path) -> Non
         with client.Connection(path), pytest.raises(Failure, match="full does not answer"):
             client.Connection(path, patience=0.05)
         assert client.is_answered(path)
+
+
+# --- who may ask what -------------------------------------------------------------------------------------------------
+
+AS_ANOTHER = """
+import sys
+from pathlib import Path
+from ringmount.daemon import asked, client
+from ringmount.daemon.exitcodes import Failure
+for question in (asked.Status(), asked.Requests()):
+    try:
+        print(client.ask(Path(sys.argv[1]), question))
+    except Failure as failure:
+        print(failure)
+"""
+NOBODY = 65534
+
+
+def as_another(path: Path, *options: str, script: str = AS_ANOTHER) -> list[str]:
+    """What this script prints as another user, who can get to the socket."""
+    for folder in (path.parent, *path.parent.parents):
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    done = subprocess.run(
+        ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), *options, sys.executable, "-P", "-c", script, path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+@pytest.mark.root
+def test_others_may_ask_what_is_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    commands: dict[type[Asked], Command] = {Status: lambda *_: "how it is", Requests: lambda *_: "what it does"}
+    loop = Loop(path, commands, group=54321)
+    try:
+        refused = "the supervisor of x refused: this is for root and the mount's user and members of control_group"
+        assert as_another(path, "--clear-groups") == ["how it is", refused]
+        assert as_another(path, "--groups", "54320,54321") == ["how it is", "what it does"]
+        assert as_another(path, "--groups", ",".join(map(str, range(50000, 51000)))) == ["how it is", refused]
+        assert [client.ask(path, question) for question in (Status(), Requests())] == ["how it is", "what it does"]
+    finally:
+        loop.close()
+
+
+HOARD = """
+import os, socket, sys
+held = []
+for _ in range(int(sys.argv[1])):
+    held.append(socket.socket(socket.AF_UNIX))
+    held[-1].connect(sys.argv[2])
+print("holds", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.root
+def test_others_cannot_take_all_the_room(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    loop = Loop(path, {Status: lambda *_: "how it is"})
+    tmp_path.chmod(0o755)
+    try:
+        as_another(path, "--clear-groups", script="")
+        with subprocess.Popen(
+            ["setpriv", "--reuid", str(NOBODY), "--clear-groups", sys.executable, "-P", "-c", HOARD, "100", path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as hoarder:
+            assert hoarder.stdout is not None
+            assert hoarder.stdout.readline() == "holds\n"
+            assert client.ask(path, Status()) == "how it is"
+            assert len(loop.server) <= MAX_EACH + 1
+            hoarder.communicate("")
+    finally:
+        loop.close()
 
 
 @pytest.mark.root

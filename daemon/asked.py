@@ -1,0 +1,77 @@
+"""What a control socket can be asked, and who may ask it: one struct a command, and one table.
+
+A question is one JSON line, {"version": 1, "command": "status"}, with the struct's fields beside these two. An answer
+is one line, {"version": 1, "result": ...} or {"version": 1, "error": "why"}; after a first line with a result a command
+may go on with lines {"version": 1, "item": ...}, until either side hangs up. What did not fit into a client's buffer is
+counted in the next line that did: {"version": 1, "item": ..., "dropped": 3}.
+
+The rule a change must keep: a field that is added has a default, and what is not in `ALLOWED` is nobody's.
+"""
+
+from enum import IntEnum
+from typing import TypeAlias
+
+import msgspec
+
+VERSION = 1
+
+
+class Who(IntEnum):
+    """Who may ask; each may ask what those before it may."""
+
+    EVERYBODY = 0
+    """Whoever reaches the socket."""
+    GROUP = 1
+    """Members of `control_group`."""
+    OWNER = 2
+    """root, and the user that the mount belongs to."""
+
+
+class Asked(msgspec.Struct, tag_field="command", forbid_unknown_fields=True, kw_only=True):
+    """Base of all questions."""
+
+    version: int = VERSION
+
+
+class Status(Asked, tag="status"):
+    """How the mount is. Answered: what report.py makes."""
+
+
+class Requests(Asked, tag="requests"):
+    """The requests in flight. Answered: a list of `inflight.InFlight`."""
+
+
+Question: TypeAlias = Status | Requests
+
+ALLOWED: dict[type[Asked], Who] = {
+    Status: Who.EVERYBODY,  # numbers and settings, as the table of mounts is for everybody
+    Requests: Who.GROUP,  # names and processes of others
+}
+
+
+class _Head(msgspec.Struct):
+    version: int
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode: msgspec.json.Decoder[Question] = msgspec.json.Decoder(Question)
+
+
+class Unknown(Exception):
+    """A question that is none; the text says why."""
+
+
+def decode(line: bytes) -> Question:
+    """A client's line. Raises Unknown."""
+    try:
+        version = _decode_head(line).version
+        if version != VERSION:
+            raise Unknown(f"version {version} is not spoken here, version {VERSION} is")
+        return _decode.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise Unknown(str(error) or "nonsense") from None
+
+
+def encode(asked: Asked) -> bytes:
+    """A question as a line."""
+    return msgspec.json.encode(asked) + b"\n"
