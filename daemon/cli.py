@@ -102,6 +102,17 @@ queue_depth, max_write, cache, data, allow_other, default_permissions, user and 
 examples:
   ringmount reload data
 """
+INSTALL = """\
+Writes the unit ringmount@.service, with which `systemctl enable --now ringmount@NAME` serves /etc/ringmount/NAME.yaml
+from every boot on, and what goes with it: target, slice, user, folders, the module option for the rings, the helper of
+mount(8) for /etc/fstab. The units call the command that writes them. With --user it is a unit for `systemctl --user`,
+whose mounts are those of ~/.config/ringmount/.
+
+examples:
+  sudo ringmount install-units
+  ringmount install-units --user
+  ringmount install-units --root build/package --prefix /usr
+"""
 SCHEMA = """\
 With yaml-language-server, editors help in a file whose first line names the schema:
 
@@ -143,14 +154,14 @@ def parser() -> argparse.ArgumentParser:
         return commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.\n\n{text}")
 
     run = command("run", "serve a mount in the foreground, until Ctrl-C", RUN)
-    run.add_argument("file", metavar="FILE.yaml", help="the mount's file")
+    run.add_argument("file", metavar="FILE.yaml", help="the mount's file, or the name of one in /etc/ringmount")
     run.add_argument(
         "--keep", action="store_true", help="outlive the supervisor's death: a small process holds the mount"
     )
     run.add_argument("--mkdir", action="store_true", help="make the mountpoint if it is missing, remove it afterwards")
 
     check = command("check", "validate a mount's file and show its effective settings", CHECK)
-    check.add_argument("file", metavar="FILE.yaml", help="the mount's file")
+    check.add_argument("file", metavar="FILE.yaml", help="the mount's file, or the name of one in /etc/ringmount")
 
     doctor = command("doctor", "say what this machine can do, and what to do about the rest", DOCTOR)
     doctor.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -168,6 +179,12 @@ def parser() -> argparse.ArgumentParser:
 
     reload = command("reload", "have a running mount go on with new code and settings", RELOAD)
     reload.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
+
+    install = command("install-units", "have systemd serve mounts: put its unit files in place", INSTALL)
+    install.add_argument("--user", action="store_true", help="for mounts of your own, by systemctl --user")
+    install.add_argument("--root", metavar="DIR", default="/", help="the top of the tree to write to (default: /)")
+    install.add_argument("--prefix", metavar="DIR", default="/usr/local", help="below it (default: /usr/local)")
+    install.add_argument("--uninstall", action="store_true", help="remove the files; mounts that run go on")
 
     command("schema", "print the JSON Schema of a mount's file, for editors", SCHEMA)
 
@@ -215,15 +232,18 @@ def _call(options: argparse.Namespace) -> int:
         case "run":
             # A shell's background job is started with SIGINT ignored; a mount is stopped by it all the same.
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            from ringmount.daemon.places import settings_file
             from ringmount.daemon.run import keep, run
 
+            file = settings_file(options.file)
             if options.keep:
-                keep(options.file, mkdir=options.mkdir)
-            run(options.file, mkdir=options.mkdir)
+                keep(file, mkdir=options.mkdir)
+            run(file, mkdir=options.mkdir)
         case "check":
             from ringmount.daemon.check import check
+            from ringmount.daemon.places import settings_file
 
-            print(check(options.file))
+            print(check(settings_file(options.file)))
         case "doctor":
             from ringmount.daemon import doctor
 
@@ -244,6 +264,11 @@ def _call(options: argparse.Namespace) -> int:
             from ringmount.daemon.upgrade import reload
 
             print(reload(options.name))
+        case "install-units":
+            from ringmount.daemon import install
+
+            put = install.uninstall if options.uninstall else install.install
+            print(put(options.root, options.prefix, for_user=options.user))
         case "schema":
             import json
 

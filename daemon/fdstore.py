@@ -28,6 +28,8 @@ class ServiceManager:
         address = os.environ.pop("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.is_there = bool(address)
+        self.watchdog = _watchdog()
+        """Seconds within which WATCHDOG=1 has to be said, again and again; 0 if nobody waits for it."""
 
     def say(self, *lines: str) -> None:
         """READY=1 and the like."""
@@ -48,6 +50,12 @@ class ServiceManager:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
             out.sendmsg([text.encode()], rights, socket.MSG_NOSIGNAL, self._address)
+
+
+def _watchdog() -> float:
+    """As sd_watchdog_enabled(3) has it. The variables stay: another program in this process's place is watched, too."""
+    microseconds, pid = (os.environ.get(key, "") for key in ("WATCHDOG_USEC", "WATCHDOG_PID"))
+    return int(microseconds) / 1e6 if microseconds.isdigit() and pid in ("", str(os.getpid())) else 0.0
 
 
 def received() -> list[tuple[str, int]]:

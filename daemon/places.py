@@ -20,6 +20,18 @@ from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.mountinfo import RINGMOUNT_TYPE
 
 ROOTS_FOLDER = Path("/run/ringmount")
+SETTINGS = Path("/etc/ringmount")
+"""Files of root's mounts; another user's are in $XDG_CONFIG_HOME/ringmount, by default ~/.config/ringmount."""
+
+
+def settings_file(wanted: str) -> str:
+    """The file of a mount that is named by its file or, without a slash or a suffix, by its name alone."""
+    if "/" in wanted or wanted.endswith((".yaml", ".yml")) or Path(wanted).exists():
+        return wanted
+    folder = SETTINGS
+    if os.geteuid() != 0:
+        folder = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "ringmount"
+    return str(folder / f"{wanted}.yaml")
 
 
 class Identity(NamedTuple):

@@ -41,6 +41,7 @@ from ringmount.daemon.stop import Stop
 from ringmount.daemon.strays import Strays
 from ringmount.daemon.trial import Answer
 from ringmount.daemon.watch import Watch
+from ringmount.daemon.watchdog import Watchdog
 from ringmount.workers import messages
 from ringmount.workers.api import HandlePolicy, NodeId
 from ringmount.workers.messages import Description
@@ -77,6 +78,7 @@ class Supervisor:
         self.crew = Crew(self.mount, self.loop, self.connection, self.errands)
         self.legacy = LegacyPath(self.mount, self.loop, self.connection, self.crew, self._connection_ended)
         self.watch = Watch(self.mount, self.loop, self.crew)
+        self.watchdog = Watchdog(self.loop, self.crew, manager)
         self.strays = Strays(self.mount, self.loop, self.crew)
         self.coherence = Coherence(self.mount, self.loop, self.connection)
         self.control: ControlServer

@@ -93,6 +93,7 @@ def test_the_wheel_holds_every_package_and_its_data(wheel: Path) -> None:
             "config/mounts/*.yaml",
             "config/*.schema.json",
             "workers/**/*.pyi",
+            "systemd/**/*.service",
             "systemd/*",
         )
         for file in ROOT.glob(pattern)
