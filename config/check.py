@@ -12,7 +12,7 @@ from ringmount.config import units
 from ringmount.config.allowed import allowed, allowed_item, first_sentence, notation, shown
 from ringmount.config.errors import MAX_MISTAKES, ConfigError, child
 from ringmount.config.model import MountConfig
-from ringmount.config.rules import RULES, parse_filesystem, parse_mountpoint
+from ringmount.config.rules import RULES, parse_filesystem, parse_metrics, parse_mountpoint
 
 if TYPE_CHECKING:
     from ringmount.config.load import Document
@@ -23,6 +23,7 @@ PARSERS = {
     "cpulist": lambda text: None if text == "auto" else units.parse_cpulist(text),
     "mountpoint": parse_mountpoint,
     "filesystem": parse_filesystem,
+    "metrics": parse_metrics,
 }
 
 

@@ -22,6 +22,7 @@ FILESYSTEM_PATTERN = (
     f"^({'|'.join(BUILT_IN)}"
     "|[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*)$(?!\n)"
 )
+METRICS_PATTERN = "^(/.+|127[.]0[.]0[.]1:[0-9]{1,5}|\\[::1\\]:[0-9]{1,5})$(?!\n)"
 USER_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_.@\\\\-]{0,254}[$]?$(?!\n)"
 
 SIZE = {"notation": "size"}
@@ -31,6 +32,7 @@ MOUNTPOINT = {"notation": "mountpoint", "noun": "an absolute path"}
 FILESYSTEM = {"notation": "filesystem", "noun": "passthrough, memory or package.module:Class"}
 USER = {"noun": "a user's name"}
 GROUP = {"noun": "a group's name"}
+METRICS = {"notation": "metrics", "noun": "a socket's path, 127.0.0.1:PORT or [::1]:PORT"}
 
 Seconds = Annotated[float, Meta(ge=0, le=YEAR)]
 Size = Annotated[int, Meta(ge=PAGE, le=1 << 46)]
@@ -227,6 +229,15 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Literal["debug", "info", "warning", "error"],
         Meta(description="The least important messages that are still logged."),
     ] = "info"
+    metrics: Annotated[
+        Annotated[str, Meta(pattern=METRICS_PATTERN)] | None,
+        Meta(
+            description="Where Prometheus may ask for this mount's numbers. A port is of this machine alone, and every "
+            "user of it can ask there; a Unix socket, given as an absolute path, those who may enter its folder. "
+            "null serves none.",
+            extra=METRICS,
+        ),
+    ] = None
 
 
 NOT_YET: dict[str, tuple[str, ...]] = {}

@@ -58,6 +58,21 @@ def parse_filesystem(text: str) -> str:
     raise ValueError(f"{quoted(text)} is not a filesystem: give {' or '.join(BUILT_IN)}, or package.module:Class")
 
 
+def parse_metrics(text: str) -> str:
+    """`text` if it is a Unix socket's absolute path, or a port of the loopback address; ValueError otherwise."""
+    if text.startswith("/"):
+        path = parse_mountpoint(text)
+        if text.endswith("/"):
+            raise ValueError(f"{quoted(text)} is a folder: name a socket in it, such as {path}/metrics.sock")
+        return path
+    host, _, port = text.rpartition(":")
+    if host not in ("127.0.0.1", "[::1]"):
+        raise ValueError(f"{quoted(text)} is not of this machine alone: give 127.0.0.1:PORT, [::1]:PORT or a path")
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
+        raise ValueError(f"{quoted(port)} is not a port: give a number from 1 to 65535")
+    return f"{host}:{int(port)}"
+
+
 Mistake = tuple[str, str, str]
 """Key path, message, hint."""
 
@@ -85,6 +100,14 @@ def _memory_for_one_queue(values: dict[str, Any]) -> Iterator[Mistake]:
         yield "ring_memory", message, "raise it, or lower queue_depth or max_write"
 
 
+def _metrics_outside(values: dict[str, Any]) -> Iterator[Mistake]:
+    """Whoever binds a socket in the mount waits for the mount."""
+    path, mountpoint = values.get("metrics"), values.get("mountpoint")
+    if path and mountpoint and f"{path}/".startswith(f"{mountpoint}/"):
+        hint = "name a place outside, such as /run/ringmount/NAME.metrics"
+        yield "metrics", f"{quoted(path)} is inside of the mount", hint
+
+
 def _only_what_is_implemented(values: dict[str, Any]) -> Iterator[Mistake]:
     for key, missing in NOT_YET.items():
         if values.get(key) in missing:
@@ -96,6 +119,7 @@ RULES: tuple[Callable[[dict[str, Any]], Iterator[Mistake]], ...] = (
     _no_cpu_twice,
     _a_cpu_for_each_worker,
     _memory_for_one_queue,
+    _metrics_outside,
     _only_what_is_implemented,
 )
 """Checks on the values of the keys that are valid on their own; the others are left out of the values."""

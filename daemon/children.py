@@ -22,6 +22,10 @@ from ringmount.workers.worker import SPARE, Setup, child
 CHANNEL_BUFFER = 1 << 20
 
 
+IS_SERVING = 1
+"""In the arena's record of a worker: its process serves; 0 while it does not."""
+
+
 class State(Enum):
     """How far a worker is."""
 
@@ -102,6 +106,7 @@ class WorkerProcess:
         """A new incarnation, in the arena's record of this worker."""
         record = arena.worker(self.index)
         record.pid = self.pid
+        record.state = 0
         record.generation += 1
         self.asked_to_die = self.asked_to_retire = None
         self.began = time.monotonic()

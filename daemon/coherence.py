@@ -12,17 +12,14 @@ import errno
 import logging
 import mmap
 import os
-import select
-import signal
-import time
 from typing import Any
 
-from ringmount.daemon import mounting, restart
-from ringmount.daemon.children import become
+from ringmount.daemon import mounting
+from ringmount.daemon.attendant import Attendant
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.loop import Loop
-from ringmount.daemon.mount import Mount, Phase
+from ringmount.daemon.mount import Mount
 from ringmount.daemon.watcher import COUNT, COUNTS, Watcher
 from ringmount.workers import fanotify, system
 from ringmount.workers.api import Watched
@@ -53,16 +50,13 @@ class Coherence:
 
     def __init__(self, mount: Mount, loop: Loop, connection: Connection) -> None:
         self._mount = mount
-        self._loop = loop
         self._connection = connection
         self._group = -1
         self._scope = ""
-        self._pid = 0
-        self._pidfd = -1
-        self._deaths: list[float] = []
-        self._due: float | None = None
         self._counts = mmap.mmap(-1, mmap.PAGESIZE)
-        loop.duties.append(self._restart)
+        self._attendant = Attendant(
+            mount, loop, "rm-watcher", self._watch, lambda: {self._group, connection.fd, mount.arena.fd}, self._died
+        )
 
     @property
     def _watched(self) -> Watched | None:
@@ -115,70 +109,35 @@ class Coherence:
 
     def start(self, is_fresh: bool = True) -> None:
         """Starts the watcher, once there is a connection. Raises OSError."""
-        if self._watched is None:
-            return
-        mount, fuse_fd, supervisor = self._mount, self._connection.fd, os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            with contextlib.suppress(BaseException):
-                become("rm-watcher", supervisor, {self._group, fuse_fd, mount.arena.fd})
-                arena = Arena.attach(mount.arena.fd)
-                prefixes, counts = self._watched.prefixes, memoryview(self._counts)
-                watcher = Watcher(self._group, fuse_fd, arena, mount.nodes, prefixes, counts)
-                watcher.run(os.path.realpath(self._watched.folder), is_fresh)
-            os._exit(1)
-        self._pid = pid
-        self._pidfd = os.pidfd_open(pid)
-        self._loop.watch(self._pidfd, self._died)
+        if self._watched is not None:
+            self._attendant.start(is_fresh)
 
-    def _died(self) -> None:
-        self._reap()
-        if self._mount.phase is Phase.STOPPING:
-            return
-        now = time.monotonic()
-        self._deaths = [*self._deaths[-31:], now]
-        decision = restart.after_death(self._deaths, now)
-        self._due = now + (decision.delay if isinstance(decision, restart.Restart) else restart.MAX_DELAY)
+    def _watch(self, is_fresh: bool) -> None:
+        assert self._watched is not None
+        arena = Arena.attach(self._mount.arena.fd)
+        prefixes, counts = self._watched.prefixes, memoryview(self._counts)
+        watcher = Watcher(self._group, self._connection.fd, arena, self._mount.nodes, prefixes, counts)
+        watcher.run(os.path.realpath(self._watched.folder), is_fresh)
+
+    def _died(self, pid: int, code: int) -> None:
         log.error("the watcher of changes beneath died: another one will drop all that the kernel has cached")
         with contextlib.suppress(OSError):
-            self._mount.nodes.recover(self._pid)
-
-    def _restart(self, now: float) -> float | None:
-        if self._due is None or now < self._due:
-            return self._due
-        self._due = None
-        try:
-            self.start(is_fresh=False)
-        except OSError as error:
-            log.error("cannot start a watcher: %s; trying again", error.strerror)
-            self._due = now + restart.MAX_DELAY
-        return self._due
-
-    def _reap(self) -> None:
-        self._loop.unwatch(self._pidfd)
-        os.close(self._pidfd)
-        self._pidfd = -1
-        os.waitpid(self._pid, 0)
+            self._mount.nodes.recover(pid)
 
     def end(self) -> None:
         """Ends the watcher, whose copy of the connection's descriptor would keep it alive.
 
         It may be waiting for an answer that no worker is left to give: then only the connection's end frees it.
         """
-        self._due = None
-        if self._pidfd < 0:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        if not select.select([self._pidfd], [], [], END_PATIENCE)[0] and self._connection.number is not None:
+        if not self._attendant.kill(END_PATIENCE) and self._connection.number is not None:
             with contextlib.suppress(Failure):
                 mounting.abort_connection(self._connection.number)
-        self._reap()
+        self._attendant.reap()
 
     def status(self) -> dict[str, Any] | None:
         """For `ringmount status`; None without a watcher."""
         if self._watched is None:
             return None
         counts = {name: COUNT.unpack_from(self._counts, COUNT.size * i)[0] for i, name in enumerate(COUNTS)}
-        pid = self._pid if self._pidfd >= 0 else None
-        return {"kind": "fanotify", "scope": self._scope, "pid": pid, "deaths": len(self._deaths), **counts}
+        who = self._attendant
+        return {"kind": "fanotify", "scope": self._scope, "pid": who.pid, "deaths": who.deaths, **counts}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from ringmount.daemon import machine, restart
-from ringmount.daemon.children import State, WorkerProcess, close_private_fds
+from ringmount.daemon.children import IS_SERVING, State, WorkerProcess, close_private_fds
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.errands import Errands, statfs_on
 from ringmount.daemon.exitcodes import ExitCode, Failure
@@ -200,6 +200,8 @@ class Crew:
                 self._tell_to_serve(worker)
         elif isinstance(message, messages.Serving):
             worker.state = State.SERVING
+            if worker is not self.spare:
+                self._mount.arena.worker(worker.index).state = IS_SERVING
             worker.began = time.monotonic()
             worker.trouble = ""
             if self._mount.phase is not Phase.STARTING:
@@ -243,6 +245,7 @@ class Crew:
             self._spare_died(code)
             return
         record = self._mount.arena.worker(worker.index)
+        record.state = 0
         if self._mount.policy is HandlePolicy.SHARED:
             close_private_fds(self._mount.arena, worker.index)
         self._recover_tables(worker)

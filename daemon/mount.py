@@ -6,6 +6,7 @@ from enum import Enum
 
 from ringmount.config.model import MountConfig
 from ringmount.daemon import machine
+from ringmount.daemon.counts import Counts
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.kept import Kept
 from ringmount.daemon.machine import Cpus
@@ -43,9 +44,8 @@ class Mount:
         """Supervisors that took it over after a death so far."""
         self.reloads = 0
         """Those that took it over on purpose."""
-        names = ("forgets", "interrupts", "notifications", "nudges", "hangs", "unexpected", "faults")
-        self.counts = dict.fromkeys(names, 0)
         self.arena: Arena
+        self.counts: Counts
         self.nodes: NodeTable
         self.handles: HandleTable
         self.opens: NodeTable
@@ -96,6 +96,7 @@ class Mount:
 
     def _open_tables(self) -> None:
         arena, nobody = self.arena, len(self.worker_cpus)
+        self.counts = Counts(arena)
         self.nodes = NodeTable(arena.address("nodes"), arena.section_size("nodes"), nobody)
         self.opens = opens.table(arena, nobody)
         self.handles = HandleTable(arena.address("handles"), arena.section_size("handles"), nobody)

@@ -7,6 +7,7 @@ from ringmount.daemon.children import State
 from ringmount.daemon.coherence import Coherence
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.crew import Crew
+from ringmount.daemon.exporter import Exporter
 from ringmount.daemon.mount import Mount
 from ringmount.daemon.reload import Reload
 from ringmount.workers._native import lib
@@ -16,11 +17,14 @@ from ringmount.workers.api import HandlePolicy
 class Report:
     """Called, it makes the answer."""
 
-    def __init__(self, mount: Mount, connection: Connection, crew: Crew, coherence: Coherence, reload: Reload) -> None:
+    def __init__(
+        self, mount: Mount, connection: Connection, crew: Crew, coherence: Coherence, exporter: Exporter, reload: Reload
+    ) -> None:
         self._mount = mount
         self._connection = connection
         self._crew = crew
         self._coherence = coherence
+        self._exporter = exporter
         self._reload = reload
 
     def __call__(self) -> dict[str, Any]:
@@ -46,6 +50,7 @@ class Report:
             "workers": self._workers(),
             "spare": crew.spare.pid if crew.spare.state is State.PREPARED else None,
             "watcher": self._coherence.status(),
+            "metrics": self._exporter.status(),
             "counts": dict(mount.counts),
             "reload": {
                 "attempts": self._reload.attempts,

@@ -122,7 +122,7 @@ class Strays:
                 os.close(fd)
                 closed += 1
         if closed:
-            self._mount.counts["strays"] = self._mount.counts.get("strays", 0) + closed
+            self._mount.counts["strays"] += closed
             log.info("closed %d files that a dead worker had just opened", closed)
         self._forget()
 

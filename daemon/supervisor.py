@@ -30,6 +30,7 @@ from ringmount.daemon.crew import Crew, Interrupted
 from ringmount.daemon.device import LegacyPath
 from ringmount.daemon.errands import Errands
 from ringmount.daemon.exitcodes import Failure
+from ringmount.daemon.exporter import Exporter
 from ringmount.daemon.fdstore import ServiceManager
 from ringmount.daemon.kept import Kept
 from ringmount.daemon.loop import Loop
@@ -81,6 +82,7 @@ class Supervisor:
         self.watchdog = Watchdog(self.loop, self.crew, manager)
         self.strays = Strays(self.mount, self.loop, self.crew)
         self.coherence = Coherence(self.mount, self.loop, self.connection)
+        self.exporter = Exporter(self.mount, self.loop, self.connection)
         self.control: ControlServer
         self.on_ready: Callable[[Supervisor], None] = lambda supervisor: None
         self.inherited = inherited
@@ -110,7 +112,7 @@ class Supervisor:
         else:  # they may still hold the name's socket, in a descriptor table that all shared
             adoption.await_old_workers(self.inherited.arena)
         machine.raise_descriptor_limit()
-        report = Report(self.mount, self.connection, self.crew, self.coherence, self.reload)
+        report = Report(self.mount, self.connection, self.crew, self.coherence, self.exporter, self.reload)
         commands: dict[type[Asked], Command] = {
             asked.Status: lambda question, client: report(),
             asked.Requests: lambda question, client: inflight.requests(self.mount.arena),
@@ -181,6 +183,7 @@ class Supervisor:
         self.mount.phase = Phase.READY
         self.loop.is_tolerant = True
         self.crew.have_spare()
+        self.exporter.start()
         self.on_ready(self)
 
     def _replace(self, answer: Answer) -> None:
@@ -191,6 +194,7 @@ class Supervisor:
         assert answer.config is not None
         assert answer.asked is not None
         self.errands.end()
+        self.exporter.end()
         self.coherence.end()
         self.connection.send_notifications()
         self.mount.phase = Phase.STOPPING
@@ -251,6 +255,7 @@ class Supervisor:
             stop.unmount(path)
         stop.end_workers()
         self.errands.end()
+        self.exporter.end()
         self.coherence.end()
         if was_mounted:
             self.legacy.unwatch()

@@ -97,7 +97,7 @@ class Watch:
                 text.size(taken),
                 text.size(limit),
             )
-            self._mount.counts["memory"] = self._mount.counts.get("memory", 0) + 1
+            self._mount.counts["memory"] += 1
             worker.asked_to_retire = now
             worker.outbox.send(messages.Retire())
 

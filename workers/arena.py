@@ -44,6 +44,9 @@ SECTIONS = (
     "entries",  # by entry: a page for the ring's headers, then the payload
 )
 
+COUNTS_AT = PAGE // 2
+"""Where the header's page has the supervisor's counters, 64 bits each: zeros in an arena that was made without them."""
+
 HEADER = struct.Struct("<8sIIQQIIII")  # magic version sections total payload entries queues workers reserved
 SECTION = struct.Struct("<QQ")  # offset size
 QUEUE = struct.Struct("<IIII")  # first entry, entries, worker, reserved
@@ -168,17 +171,19 @@ class Layout:
 
 
 class Arena:
-    """A mapped arena. Made by `create` (supervisor) or `attach` (its workers, and successors)."""
+    """A mapped arena. Made by `create` (supervisor), `attach` (its workers, and successors) or `look_into`."""
 
-    def __init__(self, fd: int, layout: Layout) -> None:
+    def __init__(self, fd: int, layout: Layout, base: int = ADDRESS) -> None:
         self.fd = fd
         self.size = layout.size
-        self.view = memoryview(ffi.buffer(ffi.cast("char *", ADDRESS), layout.size)).cast("B")
+        self._base = base
+        self.view = memoryview(ffi.buffer(ffi.cast("char *", base), layout.size)).cast("B")
         self.payload = layout.payload
         self.entries = layout.entries
         self.workers = layout.workers
         self.queues = layout.queues
         self._where = layout.where
+        self._memory: mmap.mmap | None = None
         self.c = ffi.new("struct rm_arena *")
         self.c.entries = ffi.cast("uint8_t *", self.address("entries"))
         self.c.payload = layout.payload
@@ -225,9 +230,25 @@ class Arena:
         _map(fd, layout.size, dontfork)
         return cls(fd, layout)
 
+    @classmethod
+    def look_into(cls, fd: int) -> "Arena":
+        """Maps it somewhere, to be read only: a write ends this process. Raises OSError, ArenaError.
+
+        What it returns keeps no descriptor that can be written to, and `fd` is the caller's to close.
+        """
+        layout = Layout.read(fd)
+        readable = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            memory = mmap.mmap(readable, layout.size, prot=mmap.PROT_READ)
+        finally:
+            os.close(readable)
+        arena = cls(-1, layout, int(ffi.cast("uintptr_t", ffi.from_buffer(memory))))
+        arena._memory = memory
+        return arena
+
     def address(self, section: str) -> int:
         """Where a section starts, as a virtual address."""
-        return ADDRESS + self._where[section][0]
+        return self._base + self._where[section][0]
 
     def section(self, section: str) -> memoryview:
         """A section's bytes."""
@@ -259,6 +280,11 @@ class Arena:
     def worker(self, index: int) -> Any:
         """Worker `index`'s record, a `struct rm_worker *`."""
         return ffi.cast("struct rm_worker *", self.address("workers") + WORKER_SIZE * index)
+
+    @property
+    def counts(self) -> memoryview:
+        """The supervisor's counters, 64 bits each."""
+        return self.view[COUNTS_AT:PAGE].cast("Q")
 
     def entries_of(self, worker: int) -> Iterable[int]:
         """The entries of the queues that a worker serves."""

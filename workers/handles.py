@@ -170,6 +170,11 @@ class HandleTable:
         while n := lib.rm_handles_iterate(self._base, cursor, handles, _ITERATE):
             yield from [_info(handles[i]) for i in range(n)]
 
+    def live(self) -> int:
+        """How many files are open."""
+        cursor, handles = ffi.new("uint32_t *"), ffi.new("struct rm_handle[]", _ITERATE)
+        return sum(iter(lambda: int(lib.rm_handles_iterate(self._base, cursor, handles, _ITERATE)), 0))
+
     def sweep(self, worker: int) -> int:
         """Frees what the dead worker of this number was about to add; returns how many. Before its successor starts."""
         return int(lib.rm_handles_sweep(self._base, worker))

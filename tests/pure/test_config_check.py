@@ -50,6 +50,7 @@ def test_the_shortest_form_leaves_everything_at_its_default() -> None:
         user=None,
         read_only=False,
         log_level="info",
+        metrics=None,
     )
 
 
@@ -58,7 +59,7 @@ def test_every_key_can_be_given() -> None:
         "options: {a: [1, {b: null}]}\ntransport: dev_fuse\nworkers: 2\ncpus: 0-1,4\nqueue_depth: 32\n"
         "max_write: 128KiB\nring_memory: 64MiB\ntimeouts: {attr: 500ms, request: 5min}\ncache: none\n"
         "data: userspace\non_crash: eio\nallow_other: false\ndefault_permissions: false\nuser: nobody\n"
-        "read_only: true\nlog_level: debug\n"
+        "read_only: true\nlog_level: debug\nmetrics: 127.0.0.1:9876\n"
     )
     assert config == MountConfig(
         name="data",
@@ -80,6 +81,7 @@ def test_every_key_can_be_given() -> None:
         user="nobody",
         read_only=True,
         log_level="debug",
+        metrics="127.0.0.1:9876",
     )
 
 

@@ -46,6 +46,7 @@ CONFIGS = st.builds(
     user=st.none() | st.sampled_from(["nobody", "1000", "no", "DOMAIN\\user", "a@b", "null", "1e3"]),
     read_only=st.booleans(),
     log_level=st.sampled_from(["debug", "info", "warning", "error"]),
+    metrics=st.none() | st.sampled_from(["127.0.0.1:9876", "[::1]:80", "/run/ringmount/data.metrics", "/run/a b"]),
 )
 
 
@@ -95,4 +96,5 @@ def test_defaults_are_marked() -> None:
         'user: "1000"\n'
         "read_only: false                     # default\n"
         "log_level: info                      # default\n"
+        "metrics: null                        # default\n"
     )

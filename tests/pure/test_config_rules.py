@@ -68,3 +68,28 @@ def test_one_queue_must_fit_only_where_there_are_rings() -> None:
     assert mistakes(START + "ring_memory: 1MiB\nqueue_depth: 2\n")
     loads_mount(START + "ring_memory: 1MiB\nqueue_depth: 1\n", "f", "data")
     loads_mount(START + "ring_memory: 4KiB\ntransport: dev_fuse\n", "f", "data")
+
+
+@pytest.mark.parametrize("value", ["127.0.0.1:9876", "[::1]:1", "/run/ringmount/data.metrics", "/mnt/data.sock"])
+def test_metrics_are_served_to_this_machine(value: str) -> None:
+    assert loads_mount(f"{START}metrics: '{value}'\n", "f", "data").metrics == value
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ("0.0.0.0:9876", "'0.0.0.0:9876' is not of this machine alone; give 127.0.0.1:PORT, [::1]:PORT or a path"),
+        ("9876", "Expected a socket's path, 127.0.0.1:PORT or [::1]:PORT or null, got int 9876; where Prometheus"),
+        ("localhost:9876", "'localhost:9876' is not of this machine alone; give 127.0.0.1:PORT"),
+        ("'127.0.0.1:0'", "'0' is not a port; give a number from 1 to 65535"),
+        ("127.0.0.1:65536", "'65536' is not a port; give a number from 1 to 65535"),
+        ("127.0.0.1:http", "'http' is not a port; give a number from 1 to 65535"),
+        ("run/metrics", "'run/metrics' is not of this machine alone; give"),
+        ("/run/", "'/run' is needed by the system"),
+        ("/srv/metrics/", "'/srv/metrics/' is a folder; name a socket in it, such as /srv/metrics/metrics.sock"),
+        ("/mnt/data/metrics", "'/mnt/data/metrics' is inside of the mount; name a place outside"),
+    ],
+)
+def test_metrics_are_not_served_anywhere_else(value: str, error: str) -> None:
+    (line,) = mistakes(f"{START}metrics: {value}\n")
+    assert line.startswith("f:3:10: metrics: " + error)
