@@ -94,6 +94,7 @@ def test_defaults_are_marked() -> None:
         "allow_other: true                    # default\n"
         "default_permissions: true            # default\n"
         'user: "1000"\n'
+        "control_group: null                  # default\n"
         "read_only: false                     # default\n"
         "log_level: info                      # default\n"
         "metrics: null                        # default\n"
