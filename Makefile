@@ -10,7 +10,7 @@ SOAK_SECONDS ?= 300
 caches = $$(ls -d .*_cache .hypothesis 2>/dev/null)
 give_back = [ "$$(id -u)" -ne 0 ] || chown -hR --reference=pyproject.toml Makefile $(caches)
 
-.PHONY: help setup dev run test lint types format fuzz soak-differential test-programs bench dist clean
+.PHONY: help setup dev run test lint types format fuzz soak-differential test-programs bench man dist deb clean
 .NOTPARALLEL:
 
 help:
@@ -27,6 +27,8 @@ help:
 	@echo '                 (PROGRAMS="git fio" and PLACES="native io_uring" narrow)'
 	@echo 'sudo make bench  ringmount beside its peers, into docs/bench/, 25 minutes (QUICK=1: 3, into build/bench/)'
 	@echo 'make dist        source archive and wheel in dist/'
+	@echo 'make deb         dist/ringmount_VERSION_ARCH.deb, with all that it needs of Python in it'
+	@echo 'make man         the manual pages, in build/man/'
 	@echo 'make clean       remove what these commands made, .venv too'
 
 setup:
@@ -101,6 +103,12 @@ bench: dev
 dist: dev
 	@rm -rf dist
 	@$(BIN)/python -P -m build --no-isolation
+
+deb: dev
+	@$(BIN)/python -P .deb/build.py
+
+man: setup
+	@$(BIN)/python -P -m ringmount.daemon.manpages build/man
 
 clean:
 	@rm -rf .venv build dist *.egg-info workers/_native*.so .*_cache .hypothesis

@@ -30,6 +30,11 @@ HANDED_OVER = "RINGMOUNT_HANDED_OVER"
 """The environment variable with the pid, and the descriptors by name, that an execution leaves open."""
 
 
+def interpreter() -> list[str]:
+    """The command of another interpreter like this one, which hears of $PYTHONPATH no more than this one does."""
+    return [sys.executable, "-I" if sys.flags.isolated else "-P"]
+
+
 class Reload:
     """Attempts to reload, one at a time. `on_success` gets the settings to go on with."""
 
@@ -67,7 +72,7 @@ class Reload:
         log.info("reloading: %s", self._path)
         read_end, write_end = os.pipe()
         arena = self._mount.arena.fd
-        command = [sys.executable, "-P", "-m", "ringmount.daemon.trial", self._path, str(arena)]
+        command = [*interpreter(), "-m", "ringmount.daemon.trial", self._path, str(arena)]
 
         def attempt() -> int:
             os.dup2(write_end, 1)

@@ -71,7 +71,7 @@ def keep(path: str, mkdir: bool = False) -> NoReturn:
     """
     name, arguments = Path(path).stem, [path, *(["--mkdir"] if mkdir else [])]
     python = [sys.executable, "-I", "-S", keeper.__file__]
-    os.execv(sys.executable, [*python, name, sys.executable, "-P", "-m", "ringmount.daemon", "--", *arguments])
+    os.execv(sys.executable, [*python, name, *reload.interpreter(), "-m", "ringmount.daemon", "--", *arguments])
 
 
 def _forget(manager: ServiceManager, stored: list[tuple[str, int]]) -> None:

@@ -21,7 +21,7 @@ class MemoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How many files and folders there may be; null: one for every two pages of memory, as tmpfs."""
     locks: Literal["kernel", "own"] = "kernel"
     """Who keeps POSIX and flock locks: the kernel, which is fastest, or the filesystem, by a request for each."""
-    mode: str | int = 0o755
+    mode: str | int = "0755"
     """The root folder's permissions, as octal text: "0755", "1777"."""
     uid: Id | None = None
     """The root folder's owner; null: the user that the worker runs as."""
