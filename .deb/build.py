@@ -17,10 +17,12 @@ import tomllib
 from email.utils import formatdate
 from pathlib import Path
 
+from ringmount.daemon import install
+
 RECIPE = Path(__file__).resolve().parent
 ROOT = RECIPE.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MAINTAINER = "The ringmount authors <ringmount@lists.debian.org>"
+MAINTAINER = "The ringmount authors <ringmount@maintainers.invalid>"
 SYSTEM_PYTHON = "/usr/bin/python3"
 NOT_COPIED = (
     ".*_cache",
@@ -34,13 +36,9 @@ NOT_COPIED = (
     "*.so",
     "*.egg-info",
 )
-UNITS = (".service", ".slice", ".socket", ".target", ".path", ".timer")
 SCRIPTS = ("postinst", "prerm", "postrm")
 
 PLACES = {
-    "systemd/ringmount.conf": "etc/modprobe.d/ringmount.conf",
-    "systemd/sysusers.conf": "usr/lib/sysusers.d/ringmount.conf",
-    "systemd/tmpfiles.conf": "usr/lib/tmpfiles.d/ringmount.conf",
     ".deb/ringmount": "usr/bin/ringmount",
     ".deb/lintian-overrides": "usr/share/lintian/overrides/ringmount",
     "README.md": "usr/share/doc/ringmount/README.md",
@@ -138,14 +136,13 @@ def write(path: Path, text: str) -> None:
 
 
 def install_files(tree: Path) -> None:
-    """What is copied from the checkout as it is."""
+    """What is copied from the checkout as it is, and what `ringmount install-units` would put in place."""
     for pattern, where in PLACES.items():
         for source in sorted(ROOT.glob(pattern)):
             if source.is_file():
                 place(source, tree / where / source.name if where.endswith("/") else tree / where)
-    for unit in sorted((ROOT / "systemd").iterdir()):
-        if unit.suffix in UNITS:
-            place(unit, tree / "usr/lib/systemd/system" / unit.name)
+    for file in install.files(str(tree), "/usr", command=install.PACKAGED):
+        write(file.path, file.text)
     (tree / "etc/ringmount").mkdir(parents=True)
 
 
@@ -182,7 +179,7 @@ def dependencies(tree: Path, work: Path) -> str:
 
 
 def write_control(tree: Path, work: Path, architecture: str) -> None:
-    """The package's description, its scripts, its conffiles and the sums of its files."""
+    """The package's description, its scripts and the sums of its files."""
     files = sorted(file for file in tree.rglob("*") if file.is_file() and not file.is_symlink())
     text = (RECIPE / "control").read_text()
     made = text.format(
@@ -194,7 +191,6 @@ def write_control(tree: Path, work: Path, architecture: str) -> None:
     )
     control = tree / "DEBIAN"
     write(control / "control", made)
-    write(control / "conffiles", "".join(f"/{f.relative_to(tree)}\n" for f in files if f.is_relative_to(tree / "etc")))
     sums = (f"{hashlib.md5(f.read_bytes()).hexdigest()}  {f.relative_to(tree)}\n" for f in files)
     write(control / "md5sums", "".join(sums))
     for script in SCRIPTS:

@@ -152,7 +152,7 @@ def _files() -> list[str]:
         entry(
             italic("/run/ringmount/NAME.sock"), "The socket that a running mount answers `status` on; root's mounts."
         ),
-        entry(italic("/etc/modprobe.d/ringmount.conf"), "Turns FUSE-over-io_uring on when the fuse module is loaded."),
+        entry(italic("/usr/lib/modprobe.d/ringmount.conf"), "Turns FUSE-over-io_uring on when fuse is loaded."),
         entry(italic("/sys/module/fuse/parameters/enable_uring"), "The same switch of the running kernel: `Y` or `N`."),
     ]
 
