@@ -72,8 +72,7 @@ def inherit(name: str, stored: list[tuple[str, int]], *, is_reload: bool = False
             return None
         if fuse is None or memory is None:
             raise Refused("of the connection and the arena only one was stored")
-        found = os.fstat(fuse)
-        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != FUSE_DEVICE:
+        if not is_fuse(fuse):
             raise Refused("what was stored as the connection is not /dev/fuse")
         known = _read(name, memory)
         _check_mounted(known)
@@ -84,6 +83,12 @@ def inherit(name: str, stored: list[tuple[str, int]], *, is_reload: bool = False
     clones = {int(n.removeprefix(CLONE)): fd for n, fd in stored if n.startswith(CLONE) and n[len(CLONE) :].isdigit()}
     _close(stored, {fuse, memory, *clones.values()})
     return Inherited(known, arena, fuse, clones, is_reload)
+
+
+def is_fuse(fd: int) -> bool:
+    """Whether the descriptor is one of /dev/fuse."""
+    found = os.fstat(fd)
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == FUSE_DEVICE
 
 
 def _only(name: str, stored: list[tuple[str, int]]) -> int | None:

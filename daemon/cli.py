@@ -113,6 +113,14 @@ examples:
   ringmount install-units --user
   ringmount install-units --root build/package --prefix /usr
 """
+UNIT = """\
+A unit with a mount namespace of its own, or without capabilities, has its mount made by commands that have neither. The
+unit files show how (ringmount install-units): `mount` gives the connection to systemd's fd store, which hands it to
+`ringmount run --handed`; `stop` unmounts and ends the supervisor; `clean` unmounts what nobody serves any more.
+
+examples:
+  ExecStartPre=+nsenter -t 1 -m -- ringmount for-unit mount data
+"""
 SCHEMA = """\
 With yaml-language-server, editors help in a file whose first line names the schema:
 
@@ -158,6 +166,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--keep", action="store_true", help="outlive the supervisor's death: a small process holds the mount"
     )
+    run.add_argument(
+        "--handed",
+        action="store_true",
+        help="for units: `ringmount for-unit mount` has made the mount, in ExecStartPre=",
+    )
     run.add_argument("--mkdir", action="store_true", help="make the mountpoint if it is missing, remove it afterwards")
 
     check = command("check", "validate a mount's file and show its effective settings", CHECK)
@@ -179,6 +192,11 @@ def parser() -> argparse.ArgumentParser:
 
     reload = command("reload", "have a running mount go on with new code and settings", RELOAD)
     reload.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
+
+    unit = command("for-unit", "in unit files: make a mount for a supervisor without privileges", UNIT)
+    unit.add_argument("step", choices=("mount", "stop", "clean"), help="what to do")
+    unit.add_argument("name", metavar="NAME", help="the mount's name")
+    unit.add_argument("--owner", metavar="USER", help="the user that the supervisor runs as (default: root)")
 
     install = command("install-units", "have systemd serve mounts: put its unit files in place", INSTALL)
     install.add_argument("--user", action="store_true", help="for mounts of your own, by systemctl --user")
@@ -238,7 +256,7 @@ def _call(options: argparse.Namespace) -> int:
             file = settings_file(options.file)
             if options.keep:
                 keep(file, mkdir=options.mkdir)
-            run(file, mkdir=options.mkdir)
+            run(file, mkdir=options.mkdir, is_handed=options.handed)
         case "check":
             from ringmount.daemon.check import check
             from ringmount.daemon.places import settings_file
@@ -264,6 +282,10 @@ def _call(options: argparse.Namespace) -> int:
             from ringmount.daemon.upgrade import reload
 
             print(reload(options.name))
+        case "for-unit":
+            from ringmount.daemon import handed
+
+            handed.step(options.step, options.name, options.owner)
         case "install-units":
             from ringmount.daemon import install
 

@@ -46,6 +46,8 @@ class Connection:
         """Why it is not passthrough."""
         self.session: Session | None = None
         self.writer: Writer
+        self.given: int | None = None
+        """The connection of a mount that was made for this process (handed.py)."""
         self.clones: dict[int, int] = {}
         """By worker, its clone of the descriptor (`dev_fuse`)."""
         self._wants_ring = self._wants_passthrough = False
@@ -84,8 +86,8 @@ class Connection:
             raise datapath.refusal(reason)
 
     def make(self) -> None:
-        """Mounts and answers INIT. Raises Failure."""
-        self.fd = mounting.mount(self._mount.config)
+        """Mounts, unless that is done, and answers INIT. Raises Failure."""
+        self.fd = mounting.mount(self._mount.config) if self.given is None else self.given
         self._find_number()
         self._start_writer()
         self._negotiate()

@@ -20,6 +20,7 @@ PACKAGED = "/usr/bin/ringmount"
 
 SYSTEM = {
     "ringmount@.service": "lib/systemd/system",
+    "ringmount-sandboxed@.service": "lib/systemd/system",
     "ringmount.target": "lib/systemd/system",
     "ringmount.slice": "lib/systemd/system",
     "user/ringmount@.service": "lib/systemd/user",

@@ -12,6 +12,7 @@ privileges.
 import errno
 import os
 from pathlib import Path
+from pwd import struct_passwd
 from typing import NamedTuple
 
 from ringmount.config.model import MountConfig
@@ -99,30 +100,33 @@ def mount(config: MountConfig) -> int:
     return fd
 
 
-def mount_direct(fd: int, config: MountConfig) -> None:
+def mount_direct(fd: int, config: MountConfig, owner: struct_passwd | None = None) -> None:
     """Mounts by mount(2), which takes CAP_SYS_ADMIN, with `fd` (of `open_fuse`) as the connection's end.
 
-    The mount belongs to this process's user and group. Raises Failure; then nothing is mounted.
+    The mount belongs to `owner`, by default to this process's user and group. Raises Failure; then nothing is mounted.
     """
     try:
-        libc.mount(config.name, config.mountpoint, RINGMOUNT_TYPE, mount_flags(config), mount_data(fd, config))
+        libc.mount(
+            config.name, config.mountpoint, RINGMOUNT_TYPE, mount_flags(config, owner), mount_data(fd, config, owner)
+        )
     except OSError as error:
         raise _mount_failure(config, error) from error
 
 
-def mount_flags(config: MountConfig) -> MountFlags:
+def mount_flags(config: MountConfig, owner: struct_passwd | None = None) -> MountFlags:
     """Flags of a privileged mount."""
     flags = MountFlags(0)
     if config.read_only:
         flags |= MountFlags.RDONLY
-    if config.user is not None:
+    if config.user is not None or owner is not None:
         flags |= MountFlags.NOSUID | MountFlags.NODEV
     return flags
 
 
-def mount_data(fd: int, config: MountConfig) -> str:
+def mount_data(fd: int, config: MountConfig, owner: struct_passwd | None = None) -> str:
     """The options that fuse_fill_super() demands, and those that the settings ask for."""
-    options = [f"fd={fd}", "rootmode=40000", f"user_id={os.getuid()}", f"group_id={os.getgid()}"]
+    uid, gid = (os.getuid(), os.getgid()) if owner is None else (owner.pw_uid, owner.pw_gid)
+    options = [f"fd={fd}", "rootmode=40000", f"user_id={uid}", f"group_id={gid}"]
     return ",".join([*options, *fusermount.common_options(config)])
 
 

@@ -38,6 +38,13 @@ def check_mountpoint(path: str, *, nonempty: bool = False, patience: float = PAT
     return str(resolved)
 
 
+def resolved(path: str, patience: float = PATIENCE) -> str:
+    """The path without symbolic links, as mountinfo shows it; mounts of FUSE and automounts are not touched."""
+    untouchable = [entry.mountpoint for entry in mountinfo.read() if entry.is_fuse or entry.fstype == "autofs"]
+    (facts,) = liveness.ask([["examine", path, *untouchable]], patience)
+    return str(facts.get("path", path))
+
+
 def _check_not_mounted(entry: MountEntry | None, patience: float) -> None:
     if entry is None or entry.fstype == "autofs":
         return

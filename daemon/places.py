@@ -17,9 +17,11 @@ from typing import NamedTuple
 
 from ringmount.daemon import mountinfo
 from ringmount.daemon.exitcodes import ExitCode, Failure
-from ringmount.daemon.mountinfo import RINGMOUNT_TYPE
+from ringmount.daemon.mountinfo import RINGMOUNT_TYPE, MountEntry
 
 ROOTS_FOLDER = Path("/run/ringmount")
+SANDBOXED_FOLDER = Path("/run/ringmount-sandboxed")
+"""Those of the user that sandboxed units run as (ringmount-sandboxed@.service makes it)."""
 SETTINGS = Path("/etc/ringmount")
 """Files of root's mounts; another user's are in $XDG_CONFIG_HOME/ringmount, by default ~/.config/ringmount."""
 
@@ -58,6 +60,8 @@ def runtime_folder(owner: int) -> Path:
     """The folder of a user's control sockets, be it there or not."""
     if owner == 0:
         return ROOTS_FOLDER
+    if _is_folder_of(SANDBOXED_FOLDER, owner):
+        return SANDBOXED_FOLDER
     ours = os.environ.get("XDG_RUNTIME_DIR", "") if owner == os.geteuid() else ""
     for runtime in filter(None, (ours, f"/run/user/{owner}")):
         # sudo and su may leave the variable of another user behind.
@@ -128,6 +132,12 @@ def known() -> list[Known]:
         found += [Known(identity, ()) for identity in sockets if identity not in seen]
     ranks = {0: 1, os.geteuid(): 0}
     return sorted(found, key=lambda each: (each.identity.name, ranks.get(each.identity.owner, 2), each.identity.owner))
+
+
+def mounts_of(identity: Identity) -> list[MountEntry]:
+    """Where this process sees the mount, in the kernel's order."""
+    named = [entry for entry in mountinfo.read() if entry.fstype == RINGMOUNT_TYPE and entry.source == identity.name]
+    return [entry for entry in named if entry.super_option("user_id") == str(identity.owner)]
 
 
 def _is_folder_of(path: Path, owner: int) -> bool:

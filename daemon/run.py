@@ -13,8 +13,9 @@ from typing import NoReturn
 
 import msgspec
 
+from ringmount.config.errors import ConfigError
 from ringmount.config.model import MountConfig
-from ringmount.daemon import adoption, control, fdstore, keeper, log, mountinfo, mounting, places, reload, text
+from ringmount.daemon import adoption, control, fdstore, handed, keeper, log, mountinfo, mounting, places, reload, text
 from ringmount.daemon.adoption import Inherited
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.fdstore import ServiceManager
@@ -27,13 +28,27 @@ MANY = 8
 """More workers than these are not listed one by one."""
 
 
-def run(path: str, mkdir: bool = False) -> None:
+def run(path: str, mkdir: bool = False, is_handed: bool = False) -> None:
     """Serves the mount that this file describes until SIGINT or SIGTERM. Raises ConfigError, Failure.
 
     `mkdir`: makes the mountpoint if it is missing, and then removes it at the end. Where a service manager has kept the
-    descriptors of a supervisor that died, its mount is taken over, with the settings that it had.
+    descriptors of a supervisor that died, its mount is taken over, with the settings that it had. `is_handed`: other
+    commands of the unit make the mount and take it away (handed.py).
     """
-    manager, stored = ServiceManager(), fdstore.received()
+    manager = ServiceManager()
+    try:
+        _run(path, manager, mkdir, is_handed)
+    except (ConfigError, Failure) as error:
+        manager.say(f"STATUS={str(error).splitlines()[0]}")
+        raise
+
+
+def _run(path: str, manager: ServiceManager, mkdir: bool, is_handed: bool) -> None:
+    stored = fdstore.received()
+    given = handed.given(stored) if is_handed else None
+    if given is not None:
+        _serve_given(path, manager, given)
+        return
     open_still = reload.handed_over()
     try:
         inherited = adoption.inherit(Path(path).stem, open_still or stored, is_reload=bool(open_still))
@@ -53,8 +68,11 @@ def run(path: str, mkdir: bool = False) -> None:
         config = inherited.kept.config
         log.set_up(config.log_level)
         with _kept_or_removed(config.mountpoint, made=inherited.kept.made_mountpoint):
-            _serve(path, taken_over(path, inherited.kept), manager, inherited, asked=inherited.kept.asked)
+            kept = inherited.kept
+            _serve(path, taken_over(path, kept), manager, inherited, asked=kept.asked, is_handed=is_handed)
         return
+    if is_handed:
+        raise Failure(why or "systemd has handed no mount over", "the unit's ExecStartPre= makes it")
     prepared = prepare(path)
     log.set_up(prepared.config.log_level)
     if why:
@@ -62,6 +80,18 @@ def run(path: str, mkdir: bool = False) -> None:
     made = mkdir and _make(prepared.config.mountpoint)
     with _kept_or_removed(prepared.config.mountpoint, made=made):
         _serve(path, _settled(prepared), manager, asked=prepared.config, made_mountpoint=made)
+
+
+def _serve_given(path: str, manager: ServiceManager, fd: int) -> None:
+    """Serves a mount that was made for this process. What fails leaves its connection to nobody."""
+    try:
+        prepared = prepare(path, is_mounted=True)
+        log.set_up(prepared.config.log_level)
+        where = handed.settled(prepared.config)
+        _serve(path, replace(prepared, config=where), manager, asked=prepared.config, is_handed=True, given=fd)
+    except BaseException:
+        _forget(manager, [(adoption.FUSE, fd)])
+        raise
 
 
 def keep(path: str, mkdir: bool = False) -> NoReturn:
@@ -120,6 +150,8 @@ def _serve(
     *,
     asked: MountConfig,
     made_mountpoint: bool = False,
+    is_handed: bool = False,
+    given: int | None = None,
 ) -> None:
     config = prepared.config
     supervisor = Supervisor(
@@ -132,7 +164,9 @@ def _serve(
         inherited,
         asked=asked,
         made_mountpoint=made_mountpoint,
+        is_handed=is_handed,
     )
+    supervisor.connection.given = given
     was_mounted = False
 
     def ready(supervisor: Supervisor) -> None:

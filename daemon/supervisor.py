@@ -56,6 +56,7 @@ class Supervisor:
     """One mount. `serve` runs it until it is stopped.
 
     `inherited`: the mount is there already, and its supervisor died. `made_mountpoint`: to be told to a successor.
+    `is_handed`: others make the mount and take it away.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Supervisor:
         *,
         asked: MountConfig,
         made_mountpoint: bool = False,
+        is_handed: bool = False,
     ) -> None:
         self.mount = Mount(config, search, description, cpus)
         self.loop = Loop()
@@ -88,6 +90,7 @@ class Supervisor:
         self.inherited = inherited
         self._asked = asked
         self._made_mountpoint = made_mountpoint
+        self._is_handed = is_handed
         self._is_kept = False
         self._reload_asked = False
         self._successor: Answer | None = None
@@ -251,7 +254,7 @@ class Supervisor:
         path, signals = self.mount.config.mountpoint, self._stop_requested
         stop = Stop(self.loop, self.connection, self.crew, self.errands, lambda: self._stop_requested > signals)
         was_mounted = self.connection.fd >= 0
-        if was_mounted:
+        if was_mounted and not self._is_handed:
             stop.unmount(path)
         stop.end_workers()
         self.errands.end()
@@ -261,7 +264,8 @@ class Supervisor:
             self.legacy.unwatch()
             self.connection.close()
             self.manager.remove(adoption.ARENA)
-            stop.unmount_the_dead(path)
+            if not self._is_handed:
+                stop.unmount_the_dead(path)
 
     # --- what happens -----------------------------------------------------------------------------------------------
 

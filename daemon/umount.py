@@ -10,15 +10,13 @@ import select
 import signal
 from collections.abc import Iterator
 
-from ringmount.daemon import asked, client, control, liveness, mountinfo, mounting, places
+from ringmount.daemon import asked, client, control, mounting, mountpoint, places
 from ringmount.daemon.exitcodes import ExitCode, Failure
-from ringmount.daemon.places import Known
+from ringmount.daemon.places import Identity, Known
 from ringmount.daemon.status import checked
 
 PATIENCE = 30.0
 """Seconds for a supervisor to unmount and end."""
-LOOK_PATIENCE = 5.0
-"""Seconds for looking at a path, which may hang."""
 
 
 def umount(wanted: str) -> str:
@@ -30,17 +28,17 @@ def umount(wanted: str) -> str:
     except client.NotRunning:
         return _clear(known)
     with connection, process(connection) as pidfd:
-        mountpoint = checked(identity.name, connection.ask(asked.Status())).mountpoint
-        if known.mountpoints and mountpoint not in known.mountpoints:
+        where = checked(identity.name, connection.ask(asked.Status())).mountpoint
+        if known.mountpoints and where not in known.mountpoints:
             return _clear(known)  # a dead one of the same name as one that runs
-        _stop(connection, pidfd)
-    return f"ringmount: {identity.name}: unmounted from {mountpoint}"
+        end(identity, connection, pidfd)
+    return f"ringmount: {identity.name}: unmounted from {where}"
 
 
 def choose(wanted: str) -> Known:
     """The mount of this name or mountpoint. Raises Failure."""
     all_known = [each for each in places.known() if each.mountpoints or client.is_answered(each.identity.socket)]
-    path = _resolved(wanted) if "/" in wanted else None
+    path = mountpoint.resolved(os.path.abspath(wanted)) if "/" in wanted else None
     found = [each for each in all_known if path in each.mountpoints or each.identity.name == wanted]
     if not found:
         names = ", ".join(dict.fromkeys(each.identity.name for each in all_known))
@@ -52,14 +50,6 @@ def choose(wanted: str) -> Known:
         raise Failure(f"several users have a mount {wanted}", hint, code=ExitCode.NO_SUCH_MOUNT)
     running = [each for each in found if client.is_answered(each.identity.socket)]
     return (running or found)[0] if path is None else found[-1]  # of those at one place, the topmost
-
-
-def _resolved(path: str) -> str:
-    """The path as the mount table has it. Mountpoints are not looked at, for their servers may hang."""
-    path = os.path.abspath(path)
-    untouchable = [entry.mountpoint for entry in mountinfo.read() if entry.is_fuse or entry.fstype == "autofs"]
-    (facts,) = liveness.ask([["examine", path, *untouchable]], LOOK_PATIENCE)
-    return str(facts.get("path", path))
 
 
 @contextlib.contextmanager
@@ -77,6 +67,36 @@ def process(connection: client.Connection) -> Iterator[int]:
         os.close(pidfd)
 
 
+def end(identity: Identity, connection: client.Connection, pidfd: int) -> None:
+    """Unmounts and ends the supervisor. One in another mount namespace (handed.py) cannot unmount here: that is done
+    for it, and first, so that what is dirty is written."""
+    if not _is_elsewhere(connection.pid):
+        _stop(connection, pidfd)
+        return
+    numbers, left = take_away(identity), mounting.list_connections()
+    # While a file is open it would go on; else it ends by itself, and a signal would only hurry it.
+    if left is None or numbers & set(left):
+        _stop(connection, pidfd)
+    else:
+        _wait(connection, pidfd)
+
+
+def take_away(identity: Identity) -> set[int]:
+    """Takes the mount out of the tree, wherever it is seen; returns its connections' numbers. Raises Failure."""
+    numbers = set()
+    for entry in places.mounts_of(identity):
+        numbers.add(mounting.connection_id(entry))
+        mounting.unmount(entry.mountpoint, connection=mounting.connection_id(entry))
+    return numbers
+
+
+def _is_elsewhere(pid: int) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt")
+    except OSError:  # another user's
+        return False
+
+
 def _stop(connection: client.Connection, pidfd: int) -> None:
     """Ends the supervisor as Ctrl-C would, and waits for its end."""
     try:
@@ -89,6 +109,11 @@ def _stop(connection: client.Connection, pidfd: int) -> None:
             "run this as that user, or as root",
             code=ExitCode.PERMISSION,
         ) from error
+    _wait(connection, pidfd)
+
+
+def _wait(connection: client.Connection, pidfd: int) -> None:
+    """Waits for its end."""
     if not select.select([pidfd], [], [], PATIENCE)[0]:
         raise Failure(
             f"{connection.name} has not ended for {PATIENCE:g} s",
@@ -98,8 +123,8 @@ def _stop(connection: client.Connection, pidfd: int) -> None:
 
 def _clear(known: Known) -> str:
     """Unmounts what nobody serves."""
-    for mountpoint in known.mountpoints:
-        mounting.unmount(mountpoint)
+    for path in known.mountpoints:
+        mounting.unmount(path)
     control.remove_stale(known.identity.socket)
     where = " and ".join(known.mountpoints)
     return f"ringmount: {known.identity.name}: cleared {where}; no server answered for it"

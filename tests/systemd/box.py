@@ -31,7 +31,7 @@ PYTHON = f"{CHECKOUT}/.venv/bin/python"
 ENVIRONMENT = {"PYTHONPATH": f"{CHECKOUT}/.links", "PYTHONDONTWRITEBYTECODE": "1"}
 """With which Python finds the product there: an editable install names the place that the checkout has outside."""
 
-UNITS = ("ringmount@.service",)
+UNITS = ("ringmount@.service", "ringmount-sandboxed@.service")
 COMMAND = [PYTHON, "-P", "-m", "ringmount.daemon"]
 SPACES = ["--mount", "--pid", "--cgroup", "--ipc", "--uts", "--net"]
 UNSHARE = ["unshare", *SPACES, "--propagation", "private", "--fork", "--kill-child"]
