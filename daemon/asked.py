@@ -37,14 +37,19 @@ class Status(Asked, tag="status"):
     """How the mount is. Answered: what report.py makes."""
 
 
+class Operations(Asked, tag="operations"):
+    """What was counted of each operation. Answered: a list of `operations.Operation`."""
+
+
 class Requests(Asked, tag="requests"):
     """The requests in flight. Answered: a list of `inflight.InFlight`."""
 
 
-Question: TypeAlias = Status | Requests
+Question: TypeAlias = Status | Operations | Requests
 
 ALLOWED: dict[type[Asked], Who] = {
     Status: Who.EVERYBODY,  # numbers and settings, as the table of mounts is for everybody
+    Operations: Who.EVERYBODY,
     Requests: Who.GROUP,  # names and processes of others
 }
 

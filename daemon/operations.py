@@ -6,6 +6,7 @@ its worker was busy, is not in it; what it waited in the worker behind others th
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -82,3 +83,16 @@ def quantile(operation: Operation, share: float) -> float | None:
         if reached >= share * total:
             return min(CEILINGS[min(max(bucket, 0), BUCKETS - 1)], operation.max_ns) / 1e9
     return None
+
+
+def summary(operation: Operation) -> dict[str, Any]:
+    """An operation in a few numbers, times in seconds."""
+    return {
+        "opcode": operation.opcode,
+        "count": operation.count,
+        "errors": operation.errors,
+        "mean": operation.total_ns / 1e9 / operation.count if operation.count else None,
+        "p50": quantile(operation, 0.5),
+        "p99": quantile(operation, 0.99),
+        "max": operation.max_ns / 1e9,
+    }

@@ -1,14 +1,19 @@
 """What the supervisor tells of its mount when `ringmount status` asks."""
 
 import os
+import time
 from typing import Any
 
+import psutil
+
+from ringmount.daemon import operations
 from ringmount.daemon.children import State
 from ringmount.daemon.coherence import Coherence
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.crew import Crew
 from ringmount.daemon.exporter import Exporter
 from ringmount.daemon.mount import Mount
+from ringmount.daemon.rates import Rates
 from ringmount.daemon.reload import Reload
 from ringmount.workers._native import lib
 from ringmount.workers.api import HandlePolicy
@@ -18,7 +23,14 @@ class Report:
     """Called, it makes the answer."""
 
     def __init__(
-        self, mount: Mount, connection: Connection, crew: Crew, coherence: Coherence, exporter: Exporter, reload: Reload
+        self,
+        mount: Mount,
+        connection: Connection,
+        crew: Crew,
+        coherence: Coherence,
+        exporter: Exporter,
+        reload: Reload,
+        rates: Rates,
     ) -> None:
         self._mount = mount
         self._connection = connection
@@ -26,6 +38,7 @@ class Report:
         self._coherence = coherence
         self._exporter = exporter
         self._reload = reload
+        self._rates = rates
 
     def __call__(self) -> dict[str, Any]:
         mount, connection, crew = self._mount, self._connection, self._crew
@@ -48,6 +61,8 @@ class Report:
             "buffer_bytes": mount.plan.buffer_bytes,
             "nodes": mount.nodes.stats().live if mount.policy is not HandlePolicy.SINGLE else None,
             "workers": self._workers(),
+            "rates": self._rates.at(time.monotonic()),
+            "operations": [operations.summary(each) for each in operations.read(mount.arena)],
             "spare": crew.spare.pid if crew.spare.state is State.PREPARED else None,
             "watcher": self._coherence.status(),
             "metrics": self._exporter.status(),
@@ -80,6 +95,8 @@ class Report:
                     "quarantined": record.quarantined,
                     "trouble": worker.trouble,
                     "in_flight": self._in_flight(worker.index),
+                    "entries": sum(1 for _ in self._mount.arena.entries_of(worker.index)),
+                    "rss": memory(worker.pid) if worker.state is not State.DEAD else None,
                 }
             )
         return workers
@@ -88,3 +105,11 @@ class Report:
         journal = self._mount.arena.c.journal
         entries = self._mount.arena.entries_of(worker)
         return sum(1 for i in entries if journal[i].state in (lib.RM_DELIVERED, lib.RM_STARTED))
+
+
+def memory(pid: int) -> int | None:
+    """Bytes that a process has in memory; None for one that has ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None

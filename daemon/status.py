@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import msgspec
-import psutil
 
 from ringmount.config.errors import one_line
 from ringmount.daemon import asked, client, places, text
@@ -15,6 +14,7 @@ from ringmount.daemon.places import Known
 
 HEADING = ("NAME", "USER", "MOUNTPOINT", "FILESYSTEM", "TRANSPORT", "WORKERS", "REQUESTS", "UP")
 WORKER_HEADING = ("WORKER", "CPU", "PID", "STATE", "REQUESTS", "ERRORS", "READ", "WRITTEN", "BUSY", "DEATHS", "RSS")
+OPERATION_HEADING = ("OPERATION", "REQUESTS", "ERRORS", "MEAN", "P50", "P99", "MAX")
 
 
 class WorkerStatus(msgspec.Struct):
@@ -35,6 +35,38 @@ class WorkerStatus(msgspec.Struct):
     lost: int = 0
     quarantined: int = 0
     trouble: str = ""
+    entries: int = 0
+    rss: int | None = None
+
+
+class OperationStatus(msgspec.Struct):
+    """One operation of all workers together, as its supervisor describes it; times in seconds."""
+
+    opcode: str
+    count: int
+    errors: int
+    mean: float | None
+    p50: float | None
+    p99: float | None
+    max: float
+
+
+class RatesStatus(msgspec.Struct):
+    """What a mount did per second over the last `seconds`."""
+
+    seconds: float
+    requests: float
+    errors: float
+    bytes_read: float
+    bytes_written: float
+
+
+class MetricsStatus(msgspec.Struct):
+    """Where a mount's metrics are served; `pid` is None while nobody serves them."""
+
+    at: str
+    pid: int | None
+    deaths: int
 
 
 class WatcherStatus(msgspec.Struct):
@@ -70,6 +102,11 @@ class MountStatus(msgspec.Struct):
     watcher: WatcherStatus | None = None
     data: str = "userspace"
     data_reason: str = ""
+    adoptions: int = 0
+    reloads: int = 0
+    rates: RatesStatus | None = None
+    operations: list[OperationStatus] = []
+    metrics: MetricsStatus | None = None
 
 
 class Found(msgspec.Struct):
@@ -186,6 +223,13 @@ def details(found: Found) -> str:
     ]
     if status.watcher is not None:
         facts.append(("watcher", _watcher(status.watcher)))
+    if status.metrics is not None:
+        who = "by nobody at the moment" if status.metrics.pid is None else f"by pid {status.metrics.pid}"
+        facts.append(("metrics", f"{status.metrics.at}, {who}"))
+    if status.rates is not None:
+        facts.append(("rate", _rates(status.rates)))
+    if status.adoptions or status.reloads:
+        facts.append(("replaced", f"{status.adoptions} supervisors after a death, {status.reloads} by reloads"))
     if any(worker.deaths for worker in status.workers):
         facts.append(("deaths", _deaths(status.workers)))
     facts += [
@@ -193,7 +237,29 @@ def details(found: Found) -> str:
     ]
     rows = [WORKER_HEADING, *(_worker_row(worker) for worker in status.workers)]
     head = text.pairs([(name, one_line(value)) for name, value in facts])
-    return f"{head}\n\n{text.table(rows)}"
+    tables = [text.table(rows)]
+    if status.operations:
+        tables.append(text.table([OPERATION_HEADING, *map(_operation_row, status.operations)]))
+    return "\n\n".join([head, *tables])
+
+
+def _rates(rates: RatesStatus) -> str:
+    moved = ", ".join(
+        f"{rate(volume)} {what}" for volume, what in ((rates.bytes_read, "read"), (rates.bytes_written, "written"))
+    )
+    requests, errors = text.count(max(0.0, rates.requests)), text.count(max(0.0, rates.errors))
+    return f"{requests} requests/s, {errors} errors/s, {moved}, over {rates.seconds:.0f} s"
+
+
+def rate(volume: float) -> str:
+    """Bytes per second, as people read them, of a number that may be any."""
+    return f"{text.size(int(min(max(0.0, volume), 1e18)))}/s"
+
+
+def _operation_row(operation: OperationStatus) -> tuple[str, ...]:
+    times = (operation.mean, operation.p50, operation.p99, operation.max)
+    counts = (str(operation.count), str(operation.errors))
+    return (one_line(operation.opcode), *counts, *map(text.latency, times))
 
 
 def _watcher(watcher: WatcherStatus) -> str:
@@ -220,14 +286,12 @@ def _worker_row(worker: WorkerStatus) -> tuple[str, ...]:
         str(worker.errors),
         text.size(worker.bytes_read),
         text.size(worker.bytes_written),
-        str(worker.in_flight),
+        busy(worker),
         str(worker.deaths),
-        _rss(worker.pid),
+        "-" if worker.rss is None else text.size(worker.rss),
     )
 
 
-def _rss(pid: int | None) -> str:
-    try:
-        return "-" if not pid else text.size(psutil.Process(pid).memory_info().rss)
-    except (psutil.Error, ValueError, OverflowError):
-        return "-"
+def busy(worker: WorkerStatus) -> str:
+    """Its entries in use, of all."""
+    return f"{worker.in_flight}/{worker.entries}" if worker.entries else str(worker.in_flight)

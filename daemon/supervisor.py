@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import adoption, asked, inflight, kept, machine, places
+from ringmount.daemon import adoption, asked, inflight, kept, machine, operations, places
 from ringmount.daemon.adoption import Inherited
 from ringmount.daemon.asked import Asked
 from ringmount.daemon.children import WorkerProcess
@@ -36,6 +36,7 @@ from ringmount.daemon.kept import Kept
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.machine import Cpus
 from ringmount.daemon.mount import Mount, Phase
+from ringmount.daemon.rates import Rates
 from ringmount.daemon.reload import Reload, hand_over
 from ringmount.daemon.report import Report
 from ringmount.daemon.stop import Stop
@@ -115,9 +116,11 @@ class Supervisor:
         else:  # they may still hold the name's socket, in a descriptor table that all shared
             adoption.await_old_workers(self.inherited.arena)
         machine.raise_descriptor_limit()
-        report = Report(self.mount, self.connection, self.crew, self.coherence, self.exporter, self.reload)
+        rates = Rates(self.mount, self.loop)
+        report = Report(self.mount, self.connection, self.crew, self.coherence, self.exporter, self.reload, rates)
         commands: dict[type[Asked], Command] = {
             asked.Status: lambda question, client: report(),
+            asked.Operations: lambda question, client: operations.read(self.mount.arena),
             asked.Requests: lambda question, client: inflight.requests(self.mount.arena),
         }
         config = self.mount.config

@@ -10,7 +10,7 @@ def size(count: int) -> str:
     """`count` bytes in the largest unit that leaves a whole part: "512 B", "16.1 MiB", "1 GiB"."""
     if count < 1024:
         return f"{count} B"
-    value = float(count)
+    value = float(min(count, 1 << 80))
     for unit in ("KiB", "MiB", "GiB", "TiB"):
         value /= 1024
         if round(value, 1) < 1024 or unit == "TiB":
@@ -18,9 +18,28 @@ def size(count: int) -> str:
     return f"{value:.1f}".removesuffix(".0") + f" {unit}"
 
 
+def latency(seconds: float | None) -> str:
+    """`seconds` in three digits or so: "640 ns", "12.3 us", "1.25 ms", "34 s"; "-" for None."""
+    if seconds is None:
+        return "-"
+    for factor, unit in ((1e9, "ns"), (1e6, "us"), (1e3, "ms")):
+        if seconds * factor < 999.5:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds:.3g} s" if seconds < 100 else duration(seconds)
+
+
+def count(number: float) -> str:
+    """A number that is not below 0, in a few digits: "0.4", "12", "45.1k", "3.2M"."""
+    for unit in ("", "k", "M", "G"):
+        if number < 999.5 or unit == "G":
+            break
+        number /= 1000
+    return (f"{number:.1f}" if number < 99.95 and (unit or number != int(number)) else f"{number:.0f}") + unit
+
+
 def duration(seconds: float) -> str:
     """`seconds` in two units at most: "59 s", "12 min", "3 h 5 min", "2 d 4 h"."""
-    whole = max(0, int(seconds))
+    whole = int(min(max(0.0, seconds), 1e12))  # whatever it is, infinite or no number
     if whole < 120:
         return f"{whole} s"
     minutes = whole // 60

@@ -211,7 +211,7 @@ def test_status_shows_requests_answered_by_every_worker(tmp_path: Path, source: 
         assert re.search(f"^mount +passthrough on {mount.path}$", shown, re.MULTILINE)
         assert re.search(rf"^server +pid {mount.process.pid}, user root, up \d+ s$", shown, re.MULTILINE)
         assert re.search(f"^transport +{transport}[, ]", shown, re.MULTILINE)
-        rows = [line.split() for line in shown.partition("WORKER ")[2].splitlines()[1:]]
+        rows = [line.split() for line in shown.split("\n\n")[1].splitlines()[1:]]
         assert [(row[0], row[1], row[3]) for row in rows] == [
             (str(index), str(cpu), "serving") for index, cpu in enumerate(CPUS)
         ]

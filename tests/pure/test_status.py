@@ -1,6 +1,7 @@
 """What `ringmount status` makes of the answers of supervisors, which may be other users' and hostile."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -115,6 +116,35 @@ def test_details_show_every_worker(mounts: Set, monkeypatch: pytest.MonkeyPatch)
         "0       0    -    serving  12        3       4 KiB  0 B      1     2       -",
         "1       1    -    dead     12        3       4 KiB  0 B      1     2       -",
     ]
+
+
+OPERATION = {"opcode": "READ", "count": 9, "errors": 1, "mean": 2e-6, "p50": 1.5e-6, "p99": 3.25e-3, "max": 12.0}
+RATES = {"seconds": 12.0, "requests": 1234.5, "errors": 0.25, "bytes_read": 2048.0, "bytes_written": 0.0}
+
+
+def test_details_show_rates_and_operations(mounts: Set) -> None:
+    worker = {**WORKER, "entries": 8, "rss": 1 << 20}
+    metrics = {"at": "127.0.0.1:9876", "pid": 7, "deaths": 0}
+    more = {"workers": [worker], "rates": RATES, "operations": [OPERATION], "metrics": metrics, "reloads": 2}
+    mounts([("data", 0, ("/mnt/data",))], data={**ANSWER, **more})
+    lines = status.show("data", as_json=False).splitlines()
+    assert "rate       1.2k requests/s, 0.2 errors/s, 2 KiB/s read, 0 B/s written, over 12 s" in lines
+    assert "metrics    127.0.0.1:9876, by pid 7" in lines
+    assert "replaced   0 supervisors after a death, 2 by reloads" in lines
+    assert re.split("  +", lines[-4]) == ["0", "0", "-", "serving", "12", "3", "4 KiB", "0 B", "1/8", "2", "1 MiB"]
+    assert re.split("  +", lines[-2]) == ["OPERATION", "REQUESTS", "ERRORS", "MEAN", "P50", "P99", "MAX"]
+    assert re.split("  +", lines[-1]) == ["READ", "9", "1", "2 us", "1.5 us", "3.25 ms", "12 s"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf"), -1.0, 1e300])
+def test_numbers_that_make_no_sense_are_shown_all_the_same(mounts: Set, number: float) -> None:
+    operation = {**OPERATION, "mean": number, "p50": number, "p99": number, "max": number}
+    rates = dict.fromkeys(RATES, number)
+    worker = {**WORKER, "rss": 10**400, "bytes_read": 10**400, "entries": -1}
+    evil = {**ANSWER, "since": number, "operations": [operation], "rates": rates, "workers": [worker]}
+    mounts([("evil", 1000, ())], evil=evil)
+    for name, as_json in ((None, False), (None, True), ("evil", False), ("evil", True)):
+        assert status.show(name, as_json=as_json)
 
 
 def test_a_reason_for_the_transport_is_shown(mounts: Set) -> None:
