@@ -14,6 +14,7 @@ from ringmount.config.units import MAX_CPUS
 PAGE = 4096
 MIB = 1 << 20
 YEAR = 365 * 86400
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 BUILT_IN = ("passthrough", "memory")
 """Filesystems that are named by one word."""
@@ -226,7 +227,7 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Meta(description="Whether the kernel refuses every change with EROFS."),
     ] = False
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"],
+        LogLevel,
         Meta(description="The least important messages that are still logged."),
     ] = "info"
     metrics: Annotated[

@@ -153,7 +153,7 @@ def await_old_workers(arena: Arena) -> None:
             for pidfd, pid in left.items():
                 if is_last:
                     raise Failure(f"the old worker {pid} does not die", code=ExitCode.RESOURCES)
-                log.warning("the old worker %d does not die: killing it", pid)
+                log.warning("the dead supervisor's worker (pid %d) does not die: killing it", pid)
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     finally:

@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from ringmount.config.model import LogLevel
+
 VERSION = 1
 
 
@@ -45,12 +47,22 @@ class Requests(Asked, tag="requests"):
     """The requests in flight. Answered: a list of `inflight.InFlight`."""
 
 
-Question: TypeAlias = Status | Operations | Requests
+class SetLogLevel(Asked, tag="log-level"):
+    """Log from this level on: `worker`, or all of the mount. Without a level nothing is set.
+
+    Answered: `loglevel.Levels`."""
+
+    level: LogLevel | None = None
+    worker: int | None = None
+
+
+Question: TypeAlias = Status | Operations | Requests | SetLogLevel
 
 ALLOWED: dict[type[Asked], Who] = {
     Status: Who.EVERYBODY,  # numbers and settings, as the table of mounts is for everybody
     Operations: Who.EVERYBODY,
     Requests: Who.GROUP,  # names and processes of others
+    SetLogLevel: Who.OWNER,
 }
 
 

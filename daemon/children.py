@@ -12,11 +12,13 @@ import struct
 import time
 from collections.abc import Callable
 from enum import Enum
+from typing import Any
 
 from ringmount.config.model import MountConfig
 from ringmount.workers import messages
 from ringmount.workers._native import lib
 from ringmount.workers.arena import Arena
+from ringmount.workers.events import Event, about
 from ringmount.workers.worker import SPARE, Setup, child
 
 CHANNEL_BUFFER = 1 << 20
@@ -120,6 +122,15 @@ class WorkerProcess:
         spare.state, spare.pidfd, spare._theirs = State.DEAD, -1, None
         self._enter(arena)
         self.outbox.send(messages.Assign(self.index, self.cpu))
+
+    @property
+    def name(self) -> str:
+        """In messages."""
+        return "the spare worker" if self.index == SPARE else f"worker {self.index}"
+
+    def about(self, event: Event | None = None, errno: int | None = None) -> dict[str, Any]:
+        """For `extra=` of a message about this worker."""
+        return about(event, worker=None if self.index == SPARE else self.index, cpu=self.cpu, errno=errno)
 
     def receive(self) -> messages.ToSupervisor | None:
         """The next message, None if there is none. Raises msgspec.DecodeError for what is no message."""

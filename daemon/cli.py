@@ -97,6 +97,14 @@ examples:
   ringmount top data
   ringmount top data --once --interval 10 >now.txt
 """
+LOG_LEVEL = """\
+The mount goes on meanwhile. It lasts until the mount is reloaded or stopped, a worker's also beyond its death: then the
+file's log_level counts. Without LEVEL it says what the levels are. docs/logging.md says how to find messages.
+
+examples:
+  ringmount log-level data debug
+  ringmount log-level data debug --worker 1
+"""
 UMOUNT = """\
 Stops a running mount as Ctrl-C would, also one that is in use, and waits until its processes have ended: requests in
 flight are answered, calls on files that are still open fail from then on. Where the server is dead ("Transport endpoint
@@ -207,6 +215,13 @@ def parser() -> argparse.ArgumentParser:
     live.add_argument("--interval", metavar="SECONDS", type=_interval, default=2.0, help="between looks (default: 2)")
     live.add_argument("--once", action="store_true", help="print one page as plain text")
 
+    level = command("log-level", "say from which level on a running mount logs", LOG_LEVEL)
+    level.add_argument("name", metavar="NAME", help="the mount's name")
+    level.add_argument(
+        "level", choices=("debug", "info", "warning", "error"), nargs="?", help="the least important messages to log"
+    )
+    level.add_argument("--worker", metavar="N", type=int, help="of this worker alone")
+
     umount = command("umount", "stop a mount, or clear away one whose server is dead", UMOUNT)
     umount.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
 
@@ -252,17 +267,20 @@ def _version() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code."""
+    complain = _complain
     try:
         options = parser().parse_args(arguments)
+        if options.command == "run":
+            from ringmount.daemon.log import complain
         code = _call(options)
         sys.stdout.flush()
         return code
     except ConfigError as error:
         for each in error.all():
-            _complain(each)
+            complain(each)
         return ExitCode.CONFIG
     except Failure as failure:
-        _complain(failure)
+        complain(failure)
         return failure.code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -308,6 +326,10 @@ def _call(options: argparse.Namespace) -> int:
             from ringmount.daemon import top
 
             top.run(options.name, options.interval, options.once)
+        case "log-level":
+            from ringmount.daemon.loglevel import log_level
+
+            print(log_level(options.name, options.level, options.worker))
         case "umount":
             from ringmount.daemon.umount import umount
 

@@ -120,7 +120,7 @@ class Coherence:
         watcher.run(os.path.realpath(self._watched.folder), is_fresh)
 
     def _died(self, pid: int, code: int) -> None:
-        log.error("the watcher of changes beneath died: another one will drop all that the kernel has cached")
+        log.error("the process that watches for changes beneath died: another will drop all that the kernel has cached")
         with contextlib.suppress(OSError):
             self._mount.nodes.recover(pid)
 

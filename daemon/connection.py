@@ -18,7 +18,8 @@ from ringmount.daemon.loop import Loop
 from ringmount.daemon.mount import Mount
 from ringmount.daemon.notifications import Writer
 from ringmount.daemon.session import OtherMajor, Session, SessionError, Wanted, negotiate
-from ringmount.workers import abi, codec, messages, ring
+from ringmount.workers import abi, codec, events, messages, ring
+from ringmount.workers.events import about
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,13 @@ class Connection:
         self._find_number()
         self._start_writer()
         self._negotiate()
+        if self._mount.config.transport == "auto" and self.transport != "io_uring":
+            what = "no io_uring, because %s: falling back to /dev/fuse"
+            log.warning(what, self.transport_reason, extra=about(events.TRANSPORT_FELL_BACK))
+        could = self._mount.config.data == "auto" and self._mount.description.backing_files
+        if could and self.data != "passthrough":
+            what = "contents of files go through the workers, because %s"
+            log.info(what, self.data_reason, extra=about(events.DATA_FELL_BACK))
 
     def adopt(self, inherited: Inherited) -> None:
         """Goes on with the connection of a predecessor."""
@@ -162,7 +170,8 @@ class Connection:
 
     def give_up_rings(self, reason: str) -> None:
         """Turns the mount to /dev/fuse, before its rings have served. Raises Failure if the kernel did not hear it."""
-        log.warning("io_uring failed (%s): falling back to /dev/fuse", reason)
+        extra = about(events.TRANSPORT_FELL_BACK)
+        log.warning("io_uring failed (%s): falling back to /dev/fuse", reason, extra=extra)
         self.transport_reason = reason
         arena, fd = self._mount.arena.fd, self.fd
         pid = throw_away(lambda: ring.give_up(arena, fd), {arena, fd})
@@ -198,7 +207,9 @@ class Connection:
             if worker not in self.clones:
                 self.clones[worker] = ring.clone(self.fd)
             fd = self.clones[worker]
-        return messages.Serve(self.transport, self.session.setxattr_ext, self.session.uses_passthrough), fd
+        level = self._mount.worker_log_levels.get(worker, self._mount.log_level)
+        session = self.session
+        return messages.Serve(self.transport, session.setxattr_ext, session.uses_passthrough, level), fd
 
     def close(self) -> None:
         """Closes every descriptor: the connection ends."""
@@ -223,7 +234,7 @@ class Connection:
         self.writer.pump()
         if not self.writer.ended:
             return
-        log.warning("the notifier died: starting another")
+        log.warning("the process that writes notifications died: another takes its place")
         queue = self.writer.queue
         self.end_notifier()
         self._start_writer()

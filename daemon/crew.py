@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from ringmount.config.model import LogLevel
 from ringmount.daemon import machine, restart
 from ringmount.daemon.children import IS_SERVING, State, WorkerProcess, close_private_fds
 from ringmount.daemon.connection import Connection
@@ -19,7 +20,7 @@ from ringmount.daemon.errands import Errands, statfs_on
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.mount import Mount, Phase
-from ringmount.workers import death, messages
+from ringmount.workers import death, events, messages
 from ringmount.workers.api import HandlePolicy
 from ringmount.workers.worker import EXIT_TRANSPORT, INTERRUPT_SIGNAL, SPARE
 
@@ -119,7 +120,7 @@ class Crew:
             left = until - time.monotonic()
             if left <= 0:
                 for worker in self.processes():
-                    log.warning("worker %d does not die: killing it", worker.index)
+                    log.warning("%s does not die: killing it", worker.name, extra=worker.about())
                     worker.kill()
                 left = LEAVE_PATIENCE
             self._loop.turn(left)
@@ -181,7 +182,7 @@ class Crew:
             try:
                 message = worker.receive()
             except msgspec.DecodeError as error:
-                log.error("worker %d said something strange: %s", worker.index, error)
+                log.error("%s said what is no message: %s", worker.name, error, extra=worker.about())
                 continue
             if message is None:
                 return False
@@ -205,7 +206,8 @@ class Crew:
             worker.began = time.monotonic()
             worker.trouble = ""
             if self._mount.phase is not Phase.STARTING:
-                log.info("worker %d serves again (pid %d)", worker.index, worker.pid)
+                extra = worker.about(events.WORKER_BACK)
+                log.info("worker %d serves again (pid %d)", worker.index, worker.pid, extra=extra)
                 self.nudge(worker)
         elif isinstance(message, messages.Failed):
             worker.failure = message
@@ -222,6 +224,19 @@ class Crew:
             return  # its successor has none of what they were about
         for at in range(0, len(nodes), messages.MAX_FORGETS):
             worker.outbox.send(messages.Forget(nodes[at : at + messages.MAX_FORGETS]))
+
+    def set_log_level(self, level: LogLevel, index: int | None = None) -> None:
+        """Has one worker log from this level on, and those that follow it, or all of them and the supervisor."""
+        levels = self._mount.worker_log_levels
+        if index is None:
+            self._mount.log_level = level
+            levels.clear()
+            logging.getLogger().setLevel(level.upper())
+        else:
+            levels[index] = level
+        for worker in self.workers:
+            if index in (None, worker.index) and worker.state is not State.DEAD:
+                worker.outbox.send(messages.LogLevel(level))
 
     def interrupt(self, worker: WorkerProcess, index: int, unique: int) -> None:
         """Tells a worker that the caller of the request in this entry got a signal."""
@@ -264,7 +279,8 @@ class Crew:
         record.deaths += 1
         self.deaths += 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        log.error("worker %d (pid %d) died: %s", worker.index, worker.pid, how)
+        extra = worker.about(events.WORKER_DIED)
+        log.error("worker %d (pid %d) died: %s; another takes its place", worker.index, worker.pid, how, extra=extra)
         if worker.failure is not None:
             how = worker.failure.message
         worker.early_deaths = [] if served else [*worker.early_deaths, now]
@@ -296,7 +312,9 @@ class Crew:
             self._mount.opens.recover(worker.pid)
             self._mount.handles.sweep(worker.index)
         except OSError as error:  # a stopped process holds a lock: whoever takes it next sees to it
-            log.warning("after the death of worker %d: %s", worker.index, error.strerror)
+            extra = worker.about(errno=error.errno)
+            what = "what worker %d held in the shared tables is put right later: %s"
+            log.warning(what, worker.index, error.strerror, extra=extra)
 
     def _promote_spare(self, worker: WorkerProcess) -> None:
         """The spare takes the dead worker's place; another is made once that is under way."""
@@ -337,7 +355,7 @@ class Crew:
             try:
                 self._start(worker)
             except Failure as failure:
-                log.error("%s; trying again", failure)
+                log.error("%s; trying again", failure, extra=worker.about())
                 self._restarts.append((now + restart.MAX_DELAY, worker))
         return min((at for at, _ in self._restarts), default=None)
 

@@ -18,6 +18,7 @@ from ringmount.daemon.mount import Mount
 from ringmount.workers import codec
 from ringmount.workers._native import lib
 from ringmount.workers.api import HandlePolicy, NodeId
+from ringmount.workers.events import about
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ class LegacyPath:
         try:
             said = legacy.parse(message)
         except codec.DecodeError as error:
-            log.error("/dev/fuse: %s", error)
+            log.error("/dev/fuse delivered what is no message: %s", error)
             return
         if isinstance(said, legacy.Forgets):
             counts["forgets"] += sum(count for _, count in said.pairs)
@@ -124,7 +125,8 @@ class LegacyPath:
                 self._interrupts.append((said.unique, time.monotonic() + INTERRUPT_PATIENCE))
         else:
             counts["unexpected"] += 1
-            log.warning("opcode %d came by /dev/fuse: answered EIO", said.header.opcode)
+            extra = about(opcode=said.header.opcode, nodeid=said.header.nodeid, unique=said.header.unique)
+            log.warning("a request came by /dev/fuse, and not by a ring: answered EIO", extra=extra)
             self._connection.answer(said.header.unique, errno.EIO)
 
     def _retry(self, now: float) -> float | None:

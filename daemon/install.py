@@ -24,6 +24,7 @@ SYSTEM = {
     "ringmount.target": "lib/systemd/system",
     "ringmount.slice": "lib/systemd/system",
     "user/ringmount@.service": "lib/systemd/user",
+    "ringmount.catalog": "lib/systemd/catalog",
     "ringmount-sysusers.conf": "lib/sysusers.d",
     "ringmount-tmpfiles.conf": "lib/tmpfiles.d",
     "ringmount.conf": "lib/modprobe.d",
@@ -104,6 +105,8 @@ def _tell_systemd(root: str, prefix: str, *, for_user: bool, is_removed: bool = 
     if root != "/" or not Path("/run/systemd/system").is_dir():
         return []
     commands = [["systemctl", *(["--user"] if for_user else []), "daemon-reload"]]
+    if not for_user:
+        commands.append(["journalctl", "--update-catalog"])
     if not for_user and not is_removed:
         snippets = Path("/") / prefix.lstrip("/") / "lib"
         commands.insert(0, ["systemd-sysusers", str(snippets / "sysusers.d/ringmount.conf")])

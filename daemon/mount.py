@@ -4,7 +4,7 @@ import os
 import time
 from enum import Enum
 
-from ringmount.config.model import MountConfig
+from ringmount.config.model import LogLevel, MountConfig
 from ringmount.daemon import machine
 from ringmount.daemon.counts import Counts
 from ringmount.daemon.exitcodes import ExitCode, Failure
@@ -44,6 +44,10 @@ class Mount:
         """Supervisors that took it over after a death so far."""
         self.reloads = 0
         """Those that took it over on purpose."""
+        self.log_level = config.log_level
+        """The supervisor's, and that of workers that have none of their own."""
+        self.worker_log_levels: dict[int, LogLevel] = {}
+        """By worker."""
         self.arena: Arena
         self.counts: Counts
         self.nodes: NodeTable

@@ -18,6 +18,7 @@ from collections.abc import Hashable
 from ringmount.daemon.children import become
 from ringmount.workers import abi, codec
 from ringmount.workers.abi import Notify
+from ringmount.workers.events import about
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ class Writer:
                 # ENOENT: the kernel does not have that node or name in its caches, so nothing had to be dropped.
                 if error and error != errno.ENOENT:
                     self.refused += 1
-                    log.debug("a notification was refused: %s", os.strerror(error))
+                    log.debug("the kernel refused a notification: %s", os.strerror(error), extra=about(errno=error))
         while len(self._in_hand) < MAX_IN_HAND:
             data = self.queue.take()
             if data is None:

@@ -21,6 +21,8 @@ from ringmount.daemon.fdstore import ServiceManager
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.mount import Mount
 from ringmount.daemon.trial import Answer
+from ringmount.workers import events
+from ringmount.workers.events import about
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ class Reload:
         if self.is_under_way or not self._mount.is_ready:
             return
         self._manager.say("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        log.info("reloading: %s", self._path)
+        log.info("reloading: %s is tried while the old workers serve", self._path)
         read_end, write_end = os.pipe()
         arena = self._mount.arena.fd
         command = [*interpreter(), "-m", "ringmount.daemon.trial", self._path, str(arena)]
@@ -102,7 +104,7 @@ class Reload:
         self.attempts += 1
         self.error = answer.error
         if answer.error:
-            log.error("not reloaded, the old workers go on: %s", answer.error)
+            log.error("not reloaded, the old workers go on: %s", answer.error, extra=about(events.RELOAD_REFUSED))
             self._manager.say("READY=1", f"STATUS=not reloaded: {answer.error}")
         else:
             self._on_success(answer)

@@ -21,6 +21,8 @@ from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.fdstore import ServiceManager
 from ringmount.daemon.prepared import Prepared, prepare, taken_over
 from ringmount.daemon.supervisor import Supervisor
+from ringmount.workers import events
+from ringmount.workers.events import Event, about
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def run(path: str, mkdir: bool = False, is_handed: bool = False) -> None:
     descriptors of a supervisor that died, its mount is taken over, with the settings that it had. `is_handed`: other
     commands of the unit make the mount and take it away (handed.py).
     """
+    log.set_up("info", mount=Path(path).stem)
     manager = ServiceManager()
     try:
         _run(path, manager, mkdir, is_handed)
@@ -57,7 +60,7 @@ def _run(path: str, manager: ServiceManager, mkdir: bool, is_handed: bool) -> No
         manager.say("STOPPING=1")
         control.remove_stale(places.socket_path(gone.kept.config.name))
         with _kept_or_removed(gone.kept.config.mountpoint, made=gone.kept.made_mountpoint):
-            _say(f"ringmount: {gone.kept.config.name}: it was unmounted while nobody served it")
+            _say(gone.kept.config.name, "it was unmounted while nobody served it", events.UNMOUNTED)
         return
     except adoption.Refused as refused:
         _forget(manager, stored)
@@ -66,7 +69,7 @@ def _run(path: str, manager: ServiceManager, mkdir: bool, is_handed: bool) -> No
         why = ""
     if inherited is not None:
         config = inherited.kept.config
-        log.set_up(config.log_level)
+        log.set_up(config.log_level, mount=config.name)
         with _kept_or_removed(config.mountpoint, made=inherited.kept.made_mountpoint):
             kept = inherited.kept
             _serve(path, taken_over(path, kept), manager, inherited, asked=kept.asked, is_handed=is_handed)
@@ -74,7 +77,7 @@ def _run(path: str, manager: ServiceManager, mkdir: bool, is_handed: bool) -> No
     if is_handed:
         raise Failure(why or "systemd has handed no mount over", "the unit's ExecStartPre= makes it")
     prepared = prepare(path)
-    log.set_up(prepared.config.log_level)
+    log.set_up(prepared.config.log_level, mount=prepared.config.name)
     if why:
         _replace(prepared.config, why)
     made = mkdir and _make(prepared.config.mountpoint)
@@ -86,7 +89,7 @@ def _serve_given(path: str, manager: ServiceManager, fd: int) -> None:
     """Serves a mount that was made for this process. What fails leaves its connection to nobody."""
     try:
         prepared = prepare(path, is_mounted=True)
-        log.set_up(prepared.config.log_level)
+        log.set_up(prepared.config.log_level, mount=prepared.config.name)
         where = handed.settled(prepared.config)
         _serve(path, replace(prepared, config=where), manager, asked=prepared.config, is_handed=True, given=fd)
     except BaseException:
@@ -112,7 +115,8 @@ def _forget(manager: ServiceManager, stored: list[tuple[str, int]]) -> None:
 
 def _replace(config: MountConfig, why: str) -> None:
     """Takes a mount away that cannot be taken over, to make it anew."""
-    logger.error("the mount that a supervisor left cannot be taken over (%s): it is made anew", why)
+    what = "the mount that a dead supervisor left cannot be taken over (%s): it is made anew"
+    logger.error(what, why, extra=about(events.NOT_ADOPTED))
     entry = mountinfo.find(config.mountpoint)
     if entry is not None and entry.source == config.name:
         mounting.unmount(config.mountpoint)
@@ -173,14 +177,21 @@ def _serve(
         nonlocal was_mounted
         was_mounted = True
         manager.say("READY=1", f"STATUS=serving {config.mountpoint} by {supervisor.connection.transport}")
-        _say(announcement(supervisor))
+        if log.goes_to_journal():
+            if inherited is None:
+                logger.info("%s", summary(supervisor), extra=about(events.MOUNTED))
+        else:
+            _print(announcement(supervisor))
 
     supervisor.on_ready = ready
     try:
         supervisor.serve()
     except Failure as failure:
         raise _named(config, failure) from failure
-    _say(f"ringmount: {config.name}: {'unmounted' if was_mounted else 'stopped before it was mounted'}")
+    if was_mounted:
+        _say(config.name, "unmounted", events.UNMOUNTED)
+    else:
+        _say(config.name, "stopped before it was mounted", events.STOPPING)
 
 
 def _settled(prepared: Prepared) -> Prepared:
@@ -200,7 +211,15 @@ def _named(config: MountConfig, failure: Failure) -> Failure:
     return Failure(f"filesystem {config.filesystem}: {failure.message}", hint, code=failure.code)
 
 
-def _say(what: str) -> None:
+def _say(name: str, what: str, event: Event) -> None:
+    """Says how the mount of this name ended: in the journal, if it reads this process."""
+    if log.goes_to_journal():
+        logger.info("%s", what, extra=about(event))
+    else:
+        _print(f"ringmount: {name}: {what}")
+
+
+def _print(what: str) -> None:
     """Prints, to a terminal or not: a mount goes on when nobody reads what it says."""
     with contextlib.suppress(OSError):
         print(what, flush=True)  # noqa: T201 - the command's own output
@@ -221,6 +240,15 @@ def announcement(supervisor: Supervisor) -> str:
     ]
     how = "is mounted on" if supervisor.inherited is None else "goes on: its supervisor was replaced; mounted on"
     return f"ringmount: {name}: {config.filesystem} {how} {config.mountpoint}\n{text.pairs(facts)}"
+
+
+def summary(supervisor: Supervisor) -> str:
+    """The same in a line, for the journal."""
+    config, connection = supervisor.mount.config, supervisor.connection
+    workers = len(supervisor.crew.workers)
+    count = f"{workers} workers" if workers > 1 else "1 worker"
+    how = f"{count} by {_transport(supervisor)}; data: {connection.data}"
+    return f"mounted on {config.mountpoint}: {config.filesystem}, {how}"
 
 
 def _transport(supervisor: Supervisor) -> str:

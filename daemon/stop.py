@@ -56,7 +56,7 @@ class Stop:
             left = deadline - time.monotonic()
             if left <= 0 or self._is_hurried():
                 for worker in self._crew.processes():
-                    log.warning("worker %d does not end: killing it", worker.index)
+                    log.warning("%s does not end: killing it", worker.name, extra=worker.about())
                     worker.kill()
                 if killed and self._connection.number is not None:  # it waits for an answer of its own mount
                     with contextlib.suppress(Failure):

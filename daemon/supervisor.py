@@ -13,13 +13,14 @@ they take over what lies in the entries. Only an orderly stop unmounts; what fai
 as it was, for the service manager to try again or to give up.
 """
 
+import functools
 import logging
 import signal
 from collections.abc import Callable
 from typing import NoReturn
 
 from ringmount.config.model import MountConfig
-from ringmount.daemon import adoption, asked, inflight, kept, machine, operations, places
+from ringmount.daemon import adoption, asked, inflight, kept, loglevel, machine, operations, places
 from ringmount.daemon.adoption import Inherited
 from ringmount.daemon.asked import Asked
 from ringmount.daemon.children import WorkerProcess
@@ -33,6 +34,7 @@ from ringmount.daemon.exitcodes import Failure
 from ringmount.daemon.exporter import Exporter
 from ringmount.daemon.fdstore import ServiceManager
 from ringmount.daemon.kept import Kept
+from ringmount.daemon.log import say_left_out
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.machine import Cpus
 from ringmount.daemon.mount import Mount, Phase
@@ -44,8 +46,9 @@ from ringmount.daemon.strays import Strays
 from ringmount.daemon.trial import Answer
 from ringmount.daemon.watch import Watch
 from ringmount.daemon.watchdog import Watchdog
-from ringmount.workers import messages
+from ringmount.workers import events, messages
 from ringmount.workers.api import HandlePolicy, NodeId
+from ringmount.workers.events import about
 from ringmount.workers.messages import Description
 
 log = logging.getLogger(__name__)
@@ -97,6 +100,7 @@ class Supervisor:
         self._successor: Answer | None = None
         self.reload = Reload(path, self.mount, self.loop, self.errands, manager, self._replace)
         self._stop_requested = 0
+        self._signal = 0
         self._exit: Failure | None = None
         self.loop.on_fault = self._count_fault
         self.crew.on_message = self._heard
@@ -122,12 +126,13 @@ class Supervisor:
             asked.Status: lambda question, client: report(),
             asked.Operations: lambda question, client: operations.read(self.mount.arena),
             asked.Requests: lambda question, client: inflight.requests(self.mount.arena),
+            asked.SetLogLevel: functools.partial(loglevel.answer, self.mount, self.crew),
         }
         config = self.mount.config
         self.control = ControlServer(
             places.socket_path(config.name), self.loop.selector, commands, group_of(config.control_group)
         )
-        self.loop.duties.append(self._expire_clients)
+        self.loop.duties += [self._expire_clients, lambda now: say_left_out()]
         try:
             with self.loop.signals(self._on_signal, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 self._serve()
@@ -173,6 +178,7 @@ class Supervisor:
         self._bring_up()
 
     def _take_over(self, inherited: Inherited) -> None:
+        path = self.mount.config.mountpoint
         self.mount.adopt(inherited.kept, inherited.arena, inherited.is_reload)
         self.connection.adopt(inherited)
         self.coherence.prepare()
@@ -181,7 +187,10 @@ class Supervisor:
         self.crew.start()
         self.crew.serve()
         self.crew.nudge_all()
-        log.info("reloaded" if inherited.is_reload else "took the mount over from a supervisor that died")
+        if inherited.is_reload:
+            log.info("reloaded: %s is served with new code and settings", path, extra=about(events.RELOADED))
+        else:
+            log.warning("took %s over from a supervisor that died", path, extra=about(events.ADOPTED))
 
     def _be_ready(self) -> None:
         self._keep()
@@ -199,6 +208,8 @@ class Supervisor:
         """Lets another program go on in this one's place, with these settings. Raises OSError."""
         assert answer.config is not None
         assert answer.asked is not None
+        if self.mount.worker_log_levels or self.mount.log_level != answer.config.log_level:
+            log.info("log level: %s again, as the mount's file says", answer.config.log_level)
         self.errands.end()
         self.exporter.end()
         self.coherence.end()
@@ -253,6 +264,8 @@ class Supervisor:
     def _shut_down(self) -> None:
         self.mount.phase = Phase.STOPPING
         self.manager.say("STOPPING=1")
+        if self._signal:
+            log.info("stopping: %s", signal.Signals(self._signal).name, extra=about(events.STOPPING))
         self.crew.start_no_more()
         path, signals = self.mount.config.mountpoint, self._stop_requested
         stop = Stop(self.loop, self.connection, self.crew, self.errands, lambda: self._stop_requested > signals)
@@ -286,11 +299,12 @@ class Supervisor:
             self._reload_asked = True
         else:
             self._stop_requested += 1
+            self._signal = self._signal or number
 
     def _stop_with(self, failure: Failure) -> None:
         """The mount cannot go on."""
         if self._exit is None:
-            log.error("%s", failure)
+            log.error("the mount cannot go on: %s", failure)
             self._exit = failure
         self._stop_requested += 1
 
@@ -299,7 +313,7 @@ class Supervisor:
 
     def _connection_ended(self) -> None:
         if self.mount.phase is not Phase.STOPPING:
-            log.info("the mount was taken away")
+            log.info("unmounted from outside: stopping", extra=about(events.STOPPING))
             self._stop_requested += 1
 
     def _expire_clients(self, now: float) -> float | None:

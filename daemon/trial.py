@@ -8,6 +8,7 @@ arena as the new version understands it, and makes the filesystem as a worker wo
 
 import socket
 import sys
+from pathlib import Path
 
 import msgspec
 
@@ -100,7 +101,7 @@ def _make(known: Kept, prepared: Prepared, arena_fd: int) -> None:
 
 def main(arguments: list[str]) -> None:
     path, arena_fd = arguments
-    log.set_up("warning")
+    log.set_up("warning", mount=Path(path).stem)
     sys.stdout.write(msgspec.json.encode(attempt(path, int(arena_fd))).decode())
     sys.stdout.flush()
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import signal
+from typing import Any
 
 import psutil
 
@@ -11,7 +12,7 @@ from ringmount.daemon.children import State, WorkerProcess
 from ringmount.daemon.crew import PREPARE_PATIENCE, Crew
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.mount import Mount
-from ringmount.workers import abi, codec, death, messages
+from ringmount.workers import abi, codec, death, events, messages
 from ringmount.workers._native import ffi, lib
 from ringmount.workers.api import HandlePolicy
 
@@ -35,7 +36,7 @@ class Watch:
         self._interval = hangs.interval(mount.config.timeouts.request) if mount.config.timeouts.request else math.inf
         self._limit = mount.config.memory_limit
         if self._limit is not None and mount.policy is HandlePolicy.SINGLE:
-            log.warning("memory_limit is not for this filesystem: its one worker cannot be replaced without a loss")
+            log.warning("memory_limit has no effect: this filesystem's one worker cannot be replaced without a loss")
             self._limit = None
         if self._limit is not None:
             self._interval = min(self._interval, MEMORY_INTERVAL)
@@ -68,13 +69,14 @@ class Watch:
         match hangs.step(longest, self._mount.config.timeouts.request, worker.asked_to_die, now):
             case hangs.Step.REPLACE:
                 what = "takes no turn" if index < 0 else self._describe_request(index)
-                log.error("worker %d hangs: %s for %.1f s; its stacks, and another:", worker.index, what, longest)
+                what_now = "worker %d hangs: %s for %.1f s; it is replaced, and its stacks follow"
+                log.error(what_now, worker.index, what, longest, extra=self._about(worker, index))
                 self._mount.counts["hangs"] += 1
                 worker.asked_to_die = now
                 worker.kill(death.REPLACE)
                 worker.kill(signal.SIGCONT)  # a stopped process would not hear of it
             case hangs.Step.KILL:
-                log.error("worker %d does not die: killing it", worker.index)
+                log.error("worker %d does not die: killing it", worker.index, extra=worker.about())
                 worker.kill()
 
     def _weigh(self, worker: WorkerProcess, limit: int, now: float) -> None:
@@ -96,10 +98,24 @@ class Watch:
                 worker.index,
                 text.size(taken),
                 text.size(limit),
+                extra=worker.about(events.WORKER_OVER_MEMORY),
             )
             self._mount.counts["memory"] += 1
             worker.asked_to_retire = now
             worker.outbox.send(messages.Retire())
+
+    def _about(self, worker: WorkerProcess, index: int) -> dict[str, Any]:
+        if index < 0:
+            return worker.about(events.HANG)
+        header = codec.decode_header(bytes(self._mount.arena.c.journal[index].header))
+        return events.about(
+            events.HANG,
+            worker=worker.index,
+            cpu=worker.cpu,
+            opcode=header.opcode,
+            nodeid=header.nodeid,
+            unique=header.unique,
+        )
 
     def _describe_request(self, index: int) -> str:
         header = codec.decode_header(bytes(self._mount.arena.c.journal[index].header))

@@ -24,6 +24,7 @@ from ringmount.workers.api import ReadFrom, SyncOf, WriteTo
 from ringmount.workers.arena import JOURNAL_SIZE, Arena
 from ringmount.workers.dispatch import Answer, Handler, Replies, Request, errno_of, handlers
 from ringmount.workers.effects import Effect
+from ringmount.workers.events import about
 from ringmount.workers.nodes import INTENT, NodeTable
 from ringmount.workers.recovery import repeats_itself
 from ringmount.workers.ring import (
@@ -72,6 +73,11 @@ class ConnectionGone(Exception):
 
 class RingRefused(Exception):
     """The kernel refused an entry: no ring for this mount."""
+
+
+def about_request(request: Request, error: int) -> dict[str, Any]:
+    """For `extra=` of a message about a request. `error`: an errno."""
+    return about(opcode=request.opcode, nodeid=request.nodeid, unique=request.unique, errno=error)
 
 
 def read_groups(pid: int) -> tuple[int, ...]:
@@ -175,7 +181,9 @@ class Engine:
         if error in (errno.ENOTCONN, errno.ECONNABORTED, errno.ENODEV):
             raise ConnectionGone
         if not isinstance(self.transport, Ring):
-            log.warning("reply to request %d was refused: %s", self._requests[index].unique, os.strerror(error))
+            request = self._requests[index]
+            what = "the kernel refused the answer to request %d: %s"
+            log.warning(what, request.unique, os.strerror(error), extra=about_request(request, error))
             return
         if error == errno.ENOENT:  # the commit was taken before, by a predecessor: the entry needs a new registration
             self.transport.register([index])
@@ -267,13 +275,15 @@ class Engine:
         if isinstance(error, OSError):
             self.reply(request.index, errno_of(error), 0)
         elif isinstance(error, codec.DecodeError):
-            log.error("request %d, opcode %d: %s", request.unique, request.opcode, error)
+            what = "request %d (opcode %d) is no valid message: %s: answered EIO"
+            log.error(what, request.unique, request.opcode, error, extra=about_request(request, errno.EIO))
             self.reply(request.index, errno.EIO, 0)
         elif isinstance(error, asyncio.CancelledError):
             self.reply(request.index, errno.EINTR, 0)
         elif isinstance(error, Exception):
             name = Opcode(request.opcode).name
-            log.error("%s of node %d raised %r: answered EIO", name, request.nodeid, error, exc_info=error)
+            extra = about_request(request, errno.EIO)
+            log.error("%s of node %d raised %r: answered EIO", name, request.nodeid, error, exc_info=error, extra=extra)
             self.reply(request.index, errno.EIO, 0)
         else:
             raise error

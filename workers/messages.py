@@ -43,6 +43,7 @@ class Serve(Message):
     setxattr_ext: bool
     passthrough: bool = False
     """The kernel takes backing files (FUSE_PASSTHROUGH)."""
+    log_level: str = "info"
 
 
 class Interrupt(Message):

@@ -26,13 +26,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ringmount.config.model import YEAR, MountConfig, Timeouts
-from ringmount.workers import api, codec, death, fanotify, load, messages, recovery
+from ringmount.workers import api, codec, death, events, fanotify, load, messages, recovery
 from ringmount.workers._native import ffi, lib
 from ringmount.workers.abi import Opcode, OpenReply
 from ringmount.workers.accelerate import Accelerated, Tables
 from ringmount.workers.arena import Arena
 from ringmount.workers.dispatch import Replies
 from ringmount.workers.engine import HEADER, ConnectionGone, Engine, EngineIo, RingRefused
+from ringmount.workers.events import Event, about
 from ringmount.workers.handles import HandleTable
 from ringmount.workers.nodes import NodeTable
 from ringmount.workers.notify import Notifier
@@ -239,7 +240,7 @@ class Worker:
                 try:
                     self.filesystem.forget(api.NodeId(node))
                 except Exception:
-                    log.exception("forget of node %d", node)
+                    log.exception("forget() of node %d raised: it goes on", node, extra=about(nodeid=node))
 
     # --- transport --------------------------------------------------------------------------------------------------
 
@@ -306,10 +307,12 @@ class Worker:
         if fate is recovery.Fate.LOST:
             self.record.lost += 1
             what = "was under way when its worker died"
+            event = events.REQUEST_LOST
         else:
             self.record.quarantined += 1
             what = f"was under way when {journal.deaths} workers died, whose stacks are above: it is not run again"
-        log.error("%s %s: answered EIO", self._describe(index), what)
+            event = events.REQUEST_QUARANTINED
+        log.error("%s %s: answered EIO", self._describe(index), what, extra=self._about(index, event))
         engine.reply(index, errno.EIO, 0)
 
     def _give_back(self, index: int, opcode: int) -> None:
@@ -326,6 +329,10 @@ class Worker:
                 fd = self.mount.handles.remove(fh)
                 if fd >= 0 and self.setup.shared_files:
                     os.close(fd)
+
+    def _about(self, index: int, event: Event) -> dict[str, Any]:
+        _, opcode, unique, node, *_ = HEADER.unpack(bytes(self.arena.c.journal[index].header))
+        return about(event, opcode=opcode, nodeid=node, unique=unique, errno=errno.EIO)
 
     def _describe(self, index: int) -> str:
         """A request in words: what, on which node, for whom."""
@@ -351,20 +358,23 @@ class Worker:
         engine = self.engine
         answered, engine.answered = engine.answered, []
         try:
-            events = engine.transport.turn(answered, wait)
+            happened = engine.transport.turn(answered, wait)
         except InterruptedError:
             return False
-        for data, result in events:
+        for data, result in happened:
             engine.event(data, result)
         if self.mount.nodes.departed:
             self._tell_departed()
         if len(self.outbox):
             self.outbox.flush()
         if self.opens.active and (error := self.opens.take_refusal()):
-            log.warning("a file is not passed through (%s), and maybe others: through the workers", refusal(error))
+            what = (
+                "the kernel does not take a file beneath (%s): contents of it, and maybe others, go through the workers"
+            )
+            log.warning(what, refusal(error), extra=about(events.DATA_FELL_BACK, errno=error))
         if self.retiring and not engine.busy and not engine.answered:
             os.kill(os.getpid(), signal.SIGTERM)  # what arrives from here on waits for the successor
-        return bool(events)
+        return bool(happened)
 
     def _tell_departed(self) -> None:
         departed = self.mount.nodes.departed
@@ -388,7 +398,7 @@ class Worker:
         try:
             self.filesystem.stop()
         except Exception:
-            log.exception("stop() of the filesystem")
+            log.exception("stop() of the filesystem raised")
 
     def _serve_plainly(self) -> None:
         mail_room = select.poll()
@@ -512,7 +522,7 @@ class Worker:
         try:
             await _maybe(self.filesystem.stop())
         except Exception:
-            log.exception("stop() of the filesystem")
+            log.exception("stop() of the filesystem raised")
 
 
 def refusal(error: int) -> str:
@@ -530,6 +540,7 @@ async def _maybe(result: Any) -> None:
 
 def _pin(setup: Setup) -> None:
     """Name and CPU."""
+    events.identify(WORKER=None if setup.index == SPARE else setup.index, CPU=setup.cpu)
     with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
         comm.write(f"rm-{setup.config.name}"[:11] + ("/spare" if setup.index == SPARE else f"/{setup.index}"))
     if setup.cpu is not None:
@@ -600,7 +611,7 @@ def main(setup: Setup, supervisor: int) -> int:
         outbox.send(messages.Failed("filesystem", f"{error.path}: {error.message}", _is_hopeless(error)))
         return EXIT_FILESYSTEM
     except Exception as error:
-        log.debug("start", exc_info=True)
+        log.debug("the filesystem cannot start", exc_info=True)
         outbox.send(messages.Failed("filesystem", _text_of(error), _is_hopeless(error)))
         return EXIT_FILESYSTEM
     death.arm(worker.record)
@@ -644,6 +655,7 @@ def _wait_for(channel: socket.socket, kind: type[M]) -> tuple[M, list[int]] | No
 
 
 def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
+    logging.getLogger().setLevel(serve.log_level.upper())
     if worker.filesystem.interrupt_sync:
         signal.signal(INTERRUPT_SIGNAL, lambda number, frame: worker.engine.interrupt_running())
     try:
@@ -653,11 +665,11 @@ def _serve(worker: Worker, serve: messages.Serve, fds: list[int]) -> int:
         else:
             worker.run(serve, fds)
     except StartError as error:
-        log.debug("start", exc_info=True)
+        log.debug("the filesystem cannot start", exc_info=True)
         worker.outbox.send(messages.Failed("filesystem", _text_of(error.__cause__), _is_hopeless(error)))
         return EXIT_FILESYSTEM
     except (RingRefused, OSError) as error:
-        log.debug("transport", exc_info=True)
+        log.debug("the transport cannot be set up", exc_info=True)
         worker.outbox.send(messages.Failed("transport", str(error), _is_hopeless(error)))
         return EXIT_TRANSPORT
     return EXIT_OK
@@ -669,9 +681,11 @@ def child(setup: Setup, supervisor: int) -> None:
     try:
         code = main(setup, supervisor)
     except BaseException:
-        log.critical("worker %d failed", setup.index, exc_info=True)
+        log.critical("ended unexpectedly", exc_info=True)
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
+            for handler in logging.getLogger().handlers:
+                handler.flush()
         os._exit(code)
