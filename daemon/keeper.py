@@ -224,9 +224,11 @@ def describe(code: int) -> str:
 
 
 def say(text: str) -> None:
-    """A line for the log."""
+    """A line for the log, in the journal an error. It knows the journal as log.py does."""
     with contextlib.suppress(OSError):
-        os.write(2, f"ringmount: {text}\n".encode())
+        status = os.fstat(2)
+        is_journal = os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+        os.write(2, f"{'<3>' if is_journal else 'ringmount: '}{text}\n".encode())
 
 
 def main(arguments: list[str]) -> int:

@@ -209,6 +209,7 @@ class Supervisor:
         assert answer.config is not None
         assert answer.asked is not None
         if self.mount.worker_log_levels or self.mount.log_level != answer.config.log_level:
+            logging.getLogger().setLevel(answer.config.log_level.upper())
             log.info("log level: %s again, as the mount's file says", answer.config.log_level)
         self.errands.end()
         self.exporter.end()

@@ -508,6 +508,10 @@ class Watched(msgspec.Struct, frozen=True):
     prefixes: list[bytes]
 
 
+Secret = msgspec.Meta(extra={"ringmount_secret": True})
+"""Marks an option that nobody is to read: `password: Annotated[str, Secret]`. It is shown as asterisks."""
+
+
 class NoOptions(msgspec.Struct, forbid_unknown_fields=True):
     """A filesystem without options."""
 

@@ -115,7 +115,27 @@ def describe(cls: type[api.Filesystem]) -> messages.Description:
         export=cls.export,
         owns_descriptors=cls.owns_descriptors,
         backing_files=cls.backing_files,
+        secret_options=secret_options(cls.Options),
     )
+
+
+def secret_options(options: type[msgspec.Struct]) -> list[str]:
+    """The options that are `api.Secret`, or have in them what is."""
+    found = msgspec.inspect.type_info(options)
+    assert isinstance(found, msgspec.inspect.StructType)
+    return [field.encode_name for field in found.fields if _is_secret(field.type, set())]
+
+
+def _is_secret(kind: Any, seen: set[int]) -> bool:
+    if id(kind) in seen:  # a struct may have itself in it
+        return False
+    seen.add(id(kind))
+    if isinstance(kind, msgspec.inspect.Metadata) and (kind.extra or {}).items() >= (api.Secret.extra or {}).items():
+        return True
+    if isinstance(kind, tuple):
+        return any(_is_secret(each, seen) for each in kind)
+    inner = (getattr(kind, name) for name in getattr(kind, "__struct_fields__", ()))
+    return any(_is_secret(each, seen) for each in inner if isinstance(each, tuple | msgspec.Struct))
 
 
 def _one_line(error: BaseException) -> str:

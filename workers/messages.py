@@ -138,6 +138,7 @@ class Description(Message):
     watched: Watched | None = None
     owns_descriptors: bool = False
     backing_files: bool = False
+    secret_options: list[str] = msgspec.field(default_factory=list)
 
 
 ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Retire | Stop | LogLevel

@@ -1,13 +1,15 @@
 """Filesystems are asked what they are by a child that may do as it likes."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ringmount.config.errors import ConfigError
 from ringmount.config.model import MountConfig
-from ringmount.daemon import probe
+from ringmount.daemon import check, probe
 from ringmount.daemon.probe import Refusal
 from ringmount.workers.messages import Description
 
@@ -37,6 +39,53 @@ def test_a_class_is_described(tmp_path: Path) -> None:
     assert isinstance(found, Description)
     assert found.methods == ["getattr", "lookup"]
     assert found.threads == 3
+
+
+SECRETIVE = """
+import msgspec
+from typing import Annotated
+from ringmount.workers.api import Filesystem, Secret
+class Server(msgspec.Struct):
+    token: Annotated[str, Secret]
+    spare: "list[Server]" = []
+class Options(msgspec.Struct):
+    user: str
+    password: Annotated[str, Secret, msgspec.Meta(min_length=4)]
+    old: Annotated[str, Secret] | None = None
+    servers: dict[str, Server] = {}
+class Fs(Filesystem):
+    Options = Options
+    def lookup(self, ctx, parent, name): ...
+    def getattr(self, ctx, node, fh): ...
+"""
+
+
+def write_secretive(folder: Path, password: object) -> Path:
+    (folder / "secretive.py").write_text(SECRETIVE)
+    (folder / "mnt").mkdir(exist_ok=True)
+    options = {"user": "ada", "password": password, "servers": {"a": {"token": "MELLON"}}}
+    settings = {"mountpoint": str(folder / "mnt"), "filesystem": "secretive:Fs", "options": options}
+    (folder / "secret.yaml").write_text(json.dumps(settings))
+    return folder / "secret.yaml"
+
+
+def test_what_is_secret_is_not_shown(tmp_path: Path) -> None:
+    shown = check.check(str(write_secretive(tmp_path, "MELLON")))
+    assert "MELLON" not in shown
+    assert 'user: "ada"' in shown or "user: ada" in shown
+    assert 'password: "********"' in shown
+    assert 'servers: "********"' in shown
+    assert "options.password, options.servers, being secret" in shown
+
+
+def test_a_mistake_in_what_is_secret_does_not_show_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check.check(str(write_secretive(tmp_path, {"MELLON": "MELLON"})))
+    assert "options.password" in str(caught.value)
+    assert "MELLON" not in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        check.check(str(write_secretive(tmp_path, "ME!")))
+    assert "ME!" not in str(caught.value)
 
 
 def test_the_built_in_filesystems_are_found() -> None:

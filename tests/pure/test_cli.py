@@ -9,7 +9,7 @@ from ringmount.config.errors import ConfigError
 from ringmount.daemon import cli
 from ringmount.daemon.exitcodes import ExitCode, Failure
 
-COMMANDS = ("run", "check", "doctor", "status", "umount", "schema", "completion")
+COMMANDS = ("run", "check", "doctor", "status", "umount", "log-level", "schema", "completion")
 
 
 def help_of(*arguments: str) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,11 +108,28 @@ def test_a_stream_without_a_descriptor_is_written_to() -> None:
     assert stream.getvalue().endswith("ringmount: hello\n")
 
 
-def test_the_kernels_log_is_marked_and_a_file_is_not(tmp_path: Path) -> None:
+def test_a_file_gets_lines_for_people(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as stream:
         assert log.way_to(stream) is log.Way.PLAIN
-    with open("/dev/kmsg", "w") as kmsg:
+
+
+def test_the_kernels_log_gets_marked_lines() -> None:
+    try:
+        fd = os.open("/dev/kmsg", os.O_WRONLY)
+    except OSError:
+        pytest.skip("there is no /dev/kmsg to be written to")
+    with os.fdopen(fd, "w") as kmsg:
         assert log.way_to(kmsg) is log.Way.MARKED
+
+
+def test_the_holder_marks_its_lines_for_the_journal(tmp_path: Path) -> None:
+    with (tmp_path / "stderr").open("w") as stderr:
+        status = os.fstat(stderr.fileno())
+        for stream in ("elsewhere", f"{status.st_dev}:{status.st_ino}"):
+            command = [sys.executable, "-P", "-c", "from ringmount.daemon import keeper; keeper.say('it died')"]
+            environment = {**os.environ, "JOURNAL_STREAM": stream}
+            subprocess.run(command, env=environment, stderr=stderr, timeout=60, check=True)
+    assert (tmp_path / "stderr").read_text() == "ringmount: it died\n<3>it died\n"
 
 
 # --- a journal that is a socket in the test's own folder -------------------------------------------------------------

@@ -124,6 +124,18 @@ def test_levels_change_while_it_runs(box: Box, logged: str) -> None:
     wait_for(lambda: who_tells() == set(), "all workers to hear of it", box=box)
 
 
+def test_a_reload_goes_back_to_the_level_of_the_file(box: Box) -> None:
+    unit = "ringmount@reloaded"
+    box.configure("reloaded")
+    box.systemctl("start", unit)
+    assert box.ringmount("log-level", "reloaded", "error").stdout.endswith(": error\n")
+    box.systemctl("reload", unit)
+    assert box.ringmount("log-level", "reloaded").stdout.endswith(": info\n")
+    assert entries(box, "MESSAGE=log level: info again, as the mount's file says", unit=unit)
+    told(box, events.RELOADED, unit=unit)
+    box.systemctl("stop", unit)
+
+
 def test_a_mount_that_cannot_be_made_says_why_as_an_event(box: Box) -> None:
     box.configure("impossible", filesystem="nothing_of_this_name:Nothing")
     assert box.run("systemctl", "start", "ringmount@impossible").returncode != 0
