@@ -185,6 +185,37 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "its files, as passthrough does.",
         ),
     ] = "auto"
+    writeback: Annotated[
+        bool,
+        Meta(
+            description="Whether the kernel gathers written bytes and hands them over later, in large pieces. Small "
+            "writes become much faster; sizes and times of files are then the kernel's, so that nobody else may write "
+            "to the files beneath. Excludes data: passthrough, and any cache but normal.",
+        ),
+    ] = False
+    keep_cache: Annotated[
+        bool,
+        Meta(
+            description="Whether contents that the kernel has cached outlast the next open. They are dropped when "
+            "size or mtime turn out to have changed, which read(2) finds out after timeouts.attr, and a mapping does "
+            "not. Only with cache: normal; coherent keeps them anyhow.",
+        ),
+    ] = False
+    parallel_direct_writes: Annotated[
+        bool,
+        Meta(
+            description="Whether several writes to one file go on at the same time where the page cache is left out: "
+            "in files opened with O_DIRECT, and in all with cache: none. Of writes larger than max_write that "
+            "overlap, pieces of each may be left.",
+        ),
+    ] = False
+    readdirplus: Annotated[
+        Literal["auto", "always", "never"],
+        Meta(
+            description="Whether listings bring the attributes of each name: always, never, or when the kernel "
+            "thinks that they will be asked for (auto, which is never where names may not be kept).",
+        ),
+    ] = "auto"
     on_crash: Annotated[
         Literal["retry", "eio"],
         Meta(

@@ -108,6 +108,28 @@ def _metrics_outside(values: dict[str, Any]) -> Iterator[Mistake]:
         yield "metrics", f"{quoted(path)} is inside of the mount", hint
 
 
+def _what_writeback_excludes(values: dict[str, Any]) -> Iterator[Mistake]:
+    if not values.get("writeback"):
+        return
+    for key, wrong, reason in (
+        ("cache", ("none", "coherent"), "what the kernel gathers lies in its cache, which then goes by nobody else"),
+        ("data", ("passthrough",), "the kernel does one or the other (process_init_reply)"),
+        ("default_permissions", (False,), "the kernel sets times for whoever has written, who may not own the file"),
+    ):
+        value = _get(values, key)
+        if value in wrong:
+            yield "writeback", f"writeback does not go with {key}: {format_value(value)}: {reason}", f"leave {key} out"
+
+
+def _what_keeping_excludes(values: dict[str, Any]) -> Iterator[Mistake]:
+    if values.get("keep_cache") and _get(values, "cache") == "none":
+        yield "keep_cache", "cache: none keeps nothing", "leave one of the two out"
+
+
+def format_value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _only_what_is_implemented(values: dict[str, Any]) -> Iterator[Mistake]:
     for key, missing in NOT_YET.items():
         if values.get(key) in missing:
@@ -120,6 +142,8 @@ RULES: tuple[Callable[[dict[str, Any]], Iterator[Mistake]], ...] = (
     _a_cpu_for_each_worker,
     _memory_for_one_queue,
     _metrics_outside,
+    _what_writeback_excludes,
+    _what_keeping_excludes,
     _only_what_is_implemented,
 )
 """Checks on the values of the keys that are valid on their own; the others are left out of the values."""

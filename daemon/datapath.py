@@ -23,6 +23,8 @@ def why_not_passthrough(config: MountConfig, description: Description) -> tuple[
     """
     if config.data == "userspace":
         return "data: userspace", "data"
+    if config.writeback:
+        return "writeback: true", "writeback"
     if not description.backing_files:
         return f"{config.filesystem} has no files beneath to offer", "data"
     if config.user is not None:

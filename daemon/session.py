@@ -195,6 +195,13 @@ def _keeps_entries(wanted: Wanted) -> bool:
     return wanted.config.cache == "coherent" or (_caches(wanted) and wanted.config.timeouts.entry > 0)
 
 
+def _lists_plus(wanted: Wanted) -> bool:
+    # Attributes that come with names are of use to a kernel that may keep them until they are asked for.
+    when = wanted.config.readdirplus
+    useful = when == "always" or (when == "auto" and _keeps_entries(wanted))
+    return useful and wanted.implements("readdirplus")
+
+
 def _applies_acls(wanted: Wanted) -> bool:
     # FUSE_POSIX_ACL turns default_permissions on (process_init_reply()), so it must not come without the
     # settings' consent.
@@ -202,8 +209,8 @@ def _applies_acls(wanted: Wanted) -> bool:
 
 
 # In kernel order. Not asked for: FILE_OPS, MAP_ALIGNMENT, SUBMOUNTS and HAS_INODE_DAX (virtiofs); the SPLICE
-# flags (they tell, they do not ask); HANDLE_KILLPRIV (V2 is better); WRITEBACK_CACHE and EXPLICIT_INVAL_DATA
-# (not implemented); SECURITY_CTX (labels are the business of setxattr here); CREATE_SUPP_GROUP (a
+# flags (they tell, they do not ask); HANDLE_KILLPRIV (V2 is better); EXPLICIT_INVAL_DATA (mtime and size tell
+# what nobody else does); SECURITY_CTX (labels are the business of setxattr here); CREATE_SUPP_GROUP (a
 # caller's groups are read from /proc, all of them); HAS_EXPIRE_ONLY and HAS_RESEND (they tell: see
 # `Session.offered`); NO_EXPORT_SUPPORT (handles of cached inodes do no harm); ALLOW_IDMAP (creation with
 # mapped owners is not implemented); REQUEST_TIMEOUT (an expiry aborts the connection, and some kernels crash
@@ -234,13 +241,13 @@ WISHES = (
     ),
     Wish(InitFlags.HAS_IOCTL_DIR, lambda wanted: wanted.implements("ioctl"), "folders take no ioctl"),
     Wish(InitFlags.AUTO_INVAL_DATA, _caches),
+    Wish(InitFlags.DO_READDIRPLUS, _lists_plus, "listing a folder with attributes takes a request per file"),
     Wish(
-        InitFlags.DO_READDIRPLUS | InitFlags.READDIRPLUS_AUTO,
-        # Attributes that come with names are of use to a kernel that may keep them until they are asked for.
-        lambda wanted: wanted.implements("readdirplus") and _keeps_entries(wanted),
-        "listing a folder with attributes takes a request per file",
+        InitFlags.READDIRPLUS_AUTO,
+        lambda wanted: _lists_plus(wanted) and wanted.config.readdirplus == "auto",
     ),
     Wish(InitFlags.ASYNC_DIO, _always),
+    Wish(InitFlags.WRITEBACK_CACHE, lambda wanted: wanted.config.writeback),
     Wish(InitFlags.NO_OPEN_SUPPORT, lambda wanted: not wanted.implements("open")),
     Wish(InitFlags.PARALLEL_DIROPS, _always),
     Wish(InitFlags.POSIX_ACL, _applies_acls, "access control lists are not applied"),
@@ -259,8 +266,8 @@ WISHES = (
     # Files opened with FOPEN_DIRECT_IO could otherwise not be mapped with MAP_SHARED.
     Wish(
         InitFlags.DIRECT_IO_ALLOW_MMAP,
-        lambda wanted: wanted.config.cache == "none",
-        "with cache: none, files cannot be mapped shared",
+        lambda wanted: wanted.config.cache == "none" or wanted.config.parallel_direct_writes,
+        "files that leave out the page cache cannot be mapped shared",
     ),
     Wish(
         InitFlags.PASSTHROUGH,

@@ -32,6 +32,8 @@ LASTING = (
     "max_write",
     "cache",
     "data",
+    "writeback",
+    "readdirplus",
     "allow_other",
     "default_permissions",
     "user",

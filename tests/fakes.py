@@ -205,6 +205,7 @@ class FakeMount:
     mountpoint: str = "/mnt/test"
     read_only: bool = False
     default_permissions: bool = True
+    writeback: bool = False
     timeouts: FakeTimeouts = field(default_factory=FakeTimeouts)
     nodes: FakeNodes = field(default_factory=FakeNodes)
     handles: FakeHandles = field(default_factory=FakeHandles)

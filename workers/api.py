@@ -445,6 +445,10 @@ class Mount(Protocol):
         """True: the kernel checks permissions from the attributes. False: the filesystem must."""
 
     @property
+    def writeback(self) -> bool:
+        """True: the kernel gathers what is written. `read` then comes for files that are open for writing only, too."""
+
+    @property
     def timeouts(self) -> Timeouts:
         """What answers say that give no timeout of their own."""
 

@@ -42,6 +42,7 @@ FATTR_MTIME = int(abi.SetattrValid.MTIME)
 FATTR_FH = int(abi.SetattrValid.FH)
 FATTR_ATIME_NOW = int(abi.SetattrValid.ATIME_NOW)
 FATTR_MTIME_NOW = int(abi.SetattrValid.MTIME_NOW)
+PARALLEL = int(abi.OpenReply.DIRECT_IO | abi.OpenReply.PARALLEL_DIRECT_WRITES)
 FATTR_CTIME = int(abi.SetattrValid.CTIME)
 FATTR_KILL_SUIDGID = int(abi.SetattrValid.KILL_SUIDGID)
 
@@ -151,6 +152,8 @@ class Replies:
     """Told of each reference that an Entry passes to the kernel (policy `single` counts them)."""
     open_flags: int = 0
     """FOPEN_* that every open file gets whose contents come from the workers (`cache: none`: DIRECT_IO)."""
+    parallel_with: int = 0
+    """Flags of open(2), O_DIRECT: files opened with one of them are written to by several callers at a time."""
     folder_flags: int = 0
     """FOPEN_* that every open folder gets."""
     keeps_changed: bool = True
@@ -266,10 +269,11 @@ def finish_statx(replies: Replies, request: Request, result: api.Statx) -> int:
 
 
 def _write_opened(replies: Replies, request: Request, at: int, node: int, opened: Opened) -> int:
-    if replies.opens is None:
-        return codec.encode_open_out(request.buffer, at, opened.fh, opened.flags | replies.open_flags)
     (open_flags,) = _OPEN_FLAGS(request.op_in)  # first in fuse_open_in and in fuse_create_in
-    flags, backing_id = replies.opens.add(request.index, node, open_flags, opened, replies.open_flags)
+    common = replies.open_flags | (PARALLEL if open_flags & replies.parallel_with else 0)
+    if replies.opens is None:
+        return codec.encode_open_out(request.buffer, at, opened.fh, opened.flags | common)
+    flags, backing_id = replies.opens.add(request.index, node, open_flags, opened, common)
     return codec.encode_open_out(request.buffer, at, opened.fh, flags, backing_id)
 
 
@@ -803,7 +807,9 @@ def _handler(filesystem: api.Filesystem, replies: Replies, opcode: int, route: R
 
 
 def _default_handler(replies: Replies, opcode: int) -> Handler:
-    if opcode == Opcode.OPEN and replies.open_flags:  # ENOSYS would leave the flags to the kernel
+    if opcode == Opcode.OPEN and (
+        replies.open_flags or replies.parallel_with
+    ):  # ENOSYS would leave the flags to the kernel
         opened = Opened()
         return Handler(lambda request: opened, lambda request, r: finish_opened(replies, request, r), False, False)
     if opcode in SUCCEED:

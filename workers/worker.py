@@ -95,6 +95,7 @@ class MountView:
         self.mountpoint = config.mountpoint
         self.read_only = config.read_only
         self.default_permissions = config.default_permissions
+        self.writeback = config.writeback
         coherent = config.cache == "coherent"
         self.timeouts = UNTIL_TOLD if coherent else config.timeouts
         self.unwatched = config.timeouts if coherent else None
@@ -205,12 +206,15 @@ class Worker:
         cached = self.setup.config.cache != "none"
         coherent = self.setup.config.cache == "coherent"
         keep = int(OpenReply.KEEP_CACHE)
+        parallel = self.setup.config.parallel_direct_writes
+        direct = int(OpenReply.DIRECT_IO | (OpenReply.PARALLEL_DIRECT_WRITES if parallel else 0))
         return Replies(
             entry_valid=codec.split_seconds(timeouts.entry) if cached else never,
             attr_valid=codec.split_seconds(timeouts.attr) if cached else never,
             negative_valid=codec.split_seconds(timeouts.negative) if cached else never,
             took=None if self.single is None else self.single.took,
-            open_flags=keep if coherent else 0 if cached else int(OpenReply.DIRECT_IO),
+            open_flags=keep if coherent or self.setup.config.keep_cache else 0 if cached else direct,
+            parallel_with=os.O_DIRECT if parallel else 0,
             folder_flags=keep | int(OpenReply.CACHE_DIR) if coherent else 0,
             keeps_changed=not coherent,
             opens=self.opens,

@@ -125,6 +125,16 @@ class AsyncGate(Tree):
         return int(super().read(ctx, node, fh, offset, buffer))
 
 
+class WriteGate(AsyncGate):
+    """Writes wait, too."""
+
+    async def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> int:
+        self.say("write", offset)
+        while not self.may_go():
+            await asyncio.sleep(0.005)
+        return len(data)
+
+
 class Single(Tree):
     """What `Tree` does, in one worker that says which CPUs it may run on."""
 

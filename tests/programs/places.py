@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any] | None] = {
     "python": {"transport": "io_uring", "options": {"fast": False}},
     "userspace": {"transport": "io_uring", "data": "userspace"},
     "passthrough": {"transport": "io_uring", "data": "passthrough"},
+    "writeback": {"transport": "io_uring", "writeback": True},
     "coherent": {"transport": "io_uring", "cache": "coherent"},
     "uncached": {"transport": "io_uring", "cache": "none"},
 }

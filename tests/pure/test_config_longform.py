@@ -40,6 +40,9 @@ CONFIGS = st.builds(
     timeouts=st.builds(Timeouts, attr=SECONDS, entry=SECONDS, negative=SECONDS, request=SECONDS),
     cache=st.sampled_from(["none", "normal"]),
     data=st.sampled_from(["auto", "userspace"]),
+    keep_cache=st.just(False),
+    parallel_direct_writes=st.booleans(),
+    readdirplus=st.sampled_from(["auto", "always", "never"]),
     on_crash=st.sampled_from(["retry", "eio"]),
     allow_other=st.booleans(),
     default_permissions=st.booleans(),
@@ -90,6 +93,10 @@ def test_defaults_are_marked() -> None:
         "  request: 60.0                      # default\n"
         "cache: normal                        # default\n"
         "data: auto                           # default\n"
+        "writeback: false                     # default\n"
+        "keep_cache: false                    # default\n"
+        "parallel_direct_writes: false        # default\n"
+        "readdirplus: auto                    # default\n"
         "on_crash: retry                      # default\n"
         "allow_other: true                    # default\n"
         "default_permissions: true            # default\n"

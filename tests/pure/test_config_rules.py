@@ -93,3 +93,15 @@ def test_metrics_are_served_to_this_machine(value: str) -> None:
 def test_metrics_are_not_served_anywhere_else(value: str, error: str) -> None:
     (line,) = mistakes(f"{START}metrics: {value}\n")
     assert line.startswith("f:3:10: metrics: " + error)
+
+
+@pytest.mark.parametrize("other", ["cache: none", "cache: coherent", "data: passthrough", "default_permissions: false"])
+def test_writeback_goes_with_nobody_else_who_decides(other: str) -> None:
+    (line,) = mistakes(START + f"{other}\nwriteback: true\n")
+    assert f"writeback does not go with {other}: " in line
+    loads_mount(START + f"{other}\nwriteback: false\n", "f", "data")
+
+
+def test_what_is_not_cached_is_not_kept() -> None:
+    (line,) = mistakes(START + "cache: none\nkeep_cache: true\n")
+    assert "cache: none keeps nothing" in line

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ringmount.config.model import MIB, MountConfig
+from ringmount.config.model import MIB, MountConfig, Timeouts
 from ringmount.daemon.session import WISHES, OtherMajor, Session, SessionError, Wanted, negotiate
 from ringmount.workers import abi
 from ringmount.workers.abi import InitFlags
@@ -81,7 +81,6 @@ def test_what_costs_nothing_is_always_taken(flag: InitFlags) -> None:
 @pytest.mark.parametrize(
     "flag",
     [
-        InitFlags.WRITEBACK_CACHE,
         InitFlags.PASSTHROUGH,
         InitFlags.REQUEST_TIMEOUT,
         InitFlags.EXPLICIT_INVAL_DATA,
@@ -144,6 +143,28 @@ def test_caching_is_up_to_the_settings(cache: str, is_caching: bool) -> None:
     session = agree(wanted(cache=cache))
     assert session.has(InitFlags.AUTO_INVAL_DATA | InitFlags.CACHE_SYMLINKS) is is_caching
     assert session.has(InitFlags.DIRECT_IO_ALLOW_MMAP) is not is_caching
+
+
+def test_the_kernel_gathers_writes_if_it_is_told_to() -> None:
+    assert not agree().has(InitFlags.WRITEBACK_CACHE)
+    assert agree(wanted(writeback=True)).has(InitFlags.WRITEBACK_CACHE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "flags"),
+    [
+        ({}, InitFlags.DO_READDIRPLUS | InitFlags.READDIRPLUS_AUTO),
+        ({"cache": "none"}, InitFlags(0)),
+        ({"timeouts": Timeouts(entry=0)}, InitFlags(0)),
+        ({"readdirplus": "always", "cache": "none"}, InitFlags.DO_READDIRPLUS),
+        ({"readdirplus": "never"}, InitFlags(0)),
+    ],
+)
+def test_listings_bring_attributes_where_they_can_be_kept_or_as_the_settings_say(
+    settings: dict[str, Any], flags: InitFlags
+) -> None:
+    both = InitFlags.DO_READDIRPLUS | InitFlags.READDIRPLUS_AUTO
+    assert agree(wanted(**settings)).flags & both == flags
 
 
 def test_the_ring_is_taken_where_it_is_wanted_and_offered() -> None:

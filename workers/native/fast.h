@@ -40,6 +40,7 @@ struct rm_fast_setup {
 	uint32_t gid;
 	uint64_t capabilities[3];
 	int fd_limit;
+	int writeback;
 	int knows_noappend;
 	int coherent;
 	uint64_t opcodes;

@@ -13,10 +13,10 @@
 
 enum { GETATTR_FH = 1 << 0, SECOND = 1000000000 };
 enum { SET_MODE = 1 << 0, SET_UID = 1 << 1, SET_GID = 1 << 2, SET_SIZE = 1 << 3, SET_ATIME = 1 << 4, SET_MTIME = 1 << 5,
-       SET_FH = 1 << 6, SET_ATIME_NOW = 1 << 7, SET_MTIME_NOW = 1 << 8, SET_LOCKOWNER = 1 << 9, SET_KILL = 1 << 11 };
+       SET_FH = 1 << 6, SET_ATIME_NOW = 1 << 7, SET_MTIME_NOW = 1 << 8, SET_LOCKOWNER = 1 << 9, SET_CTIME = 1 << 10, SET_KILL = 1 << 11 };
 enum { SET_OWNER = SET_UID | SET_GID, SET_TIMES = SET_ATIME | SET_MTIME,
        SET_ANY = SET_MODE | SET_OWNER | SET_SIZE | SET_TIMES,
-       SET_KNOWN = SET_ANY | SET_FH | SET_ATIME_NOW | SET_MTIME_NOW | SET_LOCKOWNER | SET_KILL };
+       SET_KNOWN = SET_ANY | SET_FH | SET_ATIME_NOW | SET_MTIME_NOW | SET_LOCKOWNER | SET_CTIME | SET_KILL };
 
 struct getattr_in {
 	uint32_t flags, dummy;

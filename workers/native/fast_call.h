@@ -5,6 +5,7 @@
 #ifndef RINGMOUNT_FAST_CALL_H
 #define RINGMOUNT_FAST_CALL_H
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -160,6 +161,16 @@ static inline void show(const struct call *call, struct attr *attr, const struct
 static inline bool is_watched(const struct call *call, const struct stat *st)
 {
 	return !call->setup->coherent || st->st_dev == call->setup->device;
+}
+
+/* As openflags.backing_flags: of the caller's flags of open(2), how the file beneath is opened. */
+static inline int beneath(const struct call *call, uint32_t flags)
+{
+	uint32_t access = flags & O_ACCMODE;
+
+	if (call->setup->writeback && access == O_WRONLY)
+		access = O_RDWR;
+	return (int)(access | (flags & O_NONBLOCK));
 }
 
 static inline int handle_fd(const struct call *call, uint64_t fh)

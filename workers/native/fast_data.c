@@ -76,7 +76,7 @@ bool rm_do_open(struct call *call)
 	/* The first one is Python's, which tells if the kernel does not take it. */
 	if (in->flags & ~plain || (call->setup->opens && !call->setup->opens->tried))
 		return false;
-	int fd = rm_open_node(call, call->node, (int)(in->flags & (O_ACCMODE | O_NONBLOCK)) | call->setup->no_trace);
+	int fd = rm_open_node(call, call->node, beneath(call, in->flags) | call->setup->no_trace);
 
 	if (fd < 0)
 		return false;

@@ -209,7 +209,6 @@ bool rm_do_create(struct call *call)
 {
 	const struct create_in in = *(const struct create_in *)call->in;
 	uint32_t plain = O_ACCMODE | O_CREAT | O_EXCL | O_TRUNC | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | LARGEFILE;
-	uint32_t passed = in.flags & (O_ACCMODE | O_NONBLOCK);
 	const char *name = the_name(call);
 	int folder = name && !(in.flags & ~plain) ? rm_folder(call, call->node) : -1;
 	struct rm_file_handle handle;
@@ -220,7 +219,7 @@ bool rm_do_create(struct call *call)
 	if (folder < 0 || !rm_become_owner(call, in.umask))
 		return false;
 	will_make(call);
-	int fd = openat(folder, name, (int)passed | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, in.mode);
+	int fd = openat(folder, name, beneath(call, in.flags) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, in.mode);
 
 	rm_become_self(call);
 	if (!was_made(call, fd >= 0))

@@ -34,6 +34,7 @@ MOUNTS: dict[str, dict[str, Any]] = {
     "ring-coherent": {"transport": "io_uring", "cache": "coherent"},
     "ring-passed": {"transport": "io_uring", "data": "passthrough"},
     "ring-unpassed": {"transport": "io_uring", "data": "userspace"},
+    "ring-writeback": {"transport": "io_uring", "writeback": True},
     "dev_fuse": {"transport": "dev_fuse", "timeouts": {"negative": 1}},
     "dev_fuse-python": {"transport": "dev_fuse", "options": {"fast": False, "locks": "backing"}, "data": "userspace"},
     "memory": {"transport": "io_uring", "filesystem": "memory"},
@@ -54,13 +55,26 @@ class Group(NamedTuple):
 
 GROUPS = {
     "tmpfs": Group(
-        "tmpfs", ["ring", "ring-asked", "ring-coherent", "ring-passed", "dev_fuse", "dev_fuse-python", "memory"]
+        "tmpfs",
+        [
+            "ring",
+            "ring-asked",
+            "ring-coherent",
+            "ring-passed",
+            "ring-writeback",
+            "dev_fuse",
+            "dev_fuse-python",
+            "memory",
+        ],
     ),
     # Without default_permissions the kernel asks about access in access(2) and chdir(2) alone, and opens a fifo without
     # asking at all: others than root are in cases, of what the filesystem has a say in.
     "unchecked": Group("tmpfs", ["ring-unchecked"], USERS[:1]),
 } | ({"ext4": Group("ext4", ["ring", "ring-asked"])} if HAS_EXT4 else {})
-MORE = {"tmpfs": ["ring-python", "ring-unpassed", "memory-asked"], "ext4": ["ring-coherent", "ring-passed"]}
+MORE = {
+    "tmpfs": ["ring-python", "ring-unpassed", "memory-asked"],
+    "ext4": ["ring-coherent", "ring-passed", "ring-writeback"],
+}
 SOAKED = {name: group._replace(mounts=[*group.mounts, *MORE.get(name, ())]) for name, group in GROUPS.items()}
 
 
@@ -109,6 +123,8 @@ def worlds(group: Group, patience: float) -> Iterator[Worlds]:
             else:
                 shown = source(name)
                 mount["options"] = mount["options"] | {"source": str(shown)}
+            if mount.get("writeback"):  # what is written takes space later, and times are the kernel's
+                rules = rules._replace(blocks=False, changes=False)
             if mount["options"].get("locks") == "backing":
                 rules = rules._replace(ignored=LOCKS)
             if not mount.get("default_permissions", True):

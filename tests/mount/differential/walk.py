@@ -22,6 +22,7 @@ from mount.posix.users import User, alice, bob, carol, root
 
 LOOK_EVERY = 3
 """Calls between two looks at everything."""
+SET_IDS = stat.S_ISUID | stat.S_ISGID
 PATIENCE = 30.0
 """Seconds until space that nobody uses must be free."""
 REFUSALS = (Failed("EACCES"), Failed("EPERM"))
@@ -100,6 +101,11 @@ class Worlds:
             actor.end()
 
 
+def sets_ids(call: Call) -> bool:
+    """Whether it sets S_ISUID or S_ISGID."""
+    return call.operation in ("chmod", "lchmod", "fchmod") and bool(call.arguments[1] & SET_IDS)
+
+
 class Walk:
     """One walk, in a new folder."""
 
@@ -145,13 +151,29 @@ class Walk:
                 return
             user = choice[chosen.n % len(choice)].user
         call = Call(user, row.operation, tuple(self._found(user, value) for value in drawn))
-        if not self.worlds.leaves_out(call) and not self._seeks_in_folder(call):
+        if not (self.worlds.leaves_out(call) or self._seeks_in_folder(call) or self._is_privilege_of_open(call)):
             self.do_and_look(*call)
 
     def _seeks_in_folder(self, call: Call) -> bool:
         """tmpfs refuses what fs/fuse/dir.c leaves to generic_file_llseek(); `list_and_seek` seeks in folders."""
         file = self._file(call.user, call.arguments[0]) if call.operation in ("lseek", "find") else None
         return file is not None and file.is_folder
+
+    def _is_privilege_of_open(self, call: Call) -> bool:
+        """Set-id bits that an open file gets: what the kernel writes by itself takes them, even if root writes."""
+        if not sets_ids(call):
+            return False
+        if call.operation == "fchmod":
+            file = self._file(call.user, call.arguments[0])
+            return file is not None and not file.is_folder
+        path = call.arguments[0]
+        if path.startswith(b"@"):  # wherever that is
+            return True
+        try:
+            number = os.stat(self._tops[0] + b"/" + self._folder + b"/" + path).st_ino
+        except OSError:
+            return False
+        return number in {one.found[0].ino for one in (*self.files, *self.mappings) if not one.is_folder}
 
     def _found(self, user: str, value: object) -> object:
         match value:
@@ -202,7 +224,10 @@ class Walk:
 
     def _at_once(self, seed: int) -> None:
         """Each process works in a folder of its own, so that the results do not depend on who is first."""
-        calls = {user: [call for call in own_calls(seed, user) if not self.worlds.leaves_out(call)] for user in USERS}
+        calls = {
+            user: [call for call in own_calls(seed, user) if not (self.worlds.leaves_out(call) or sets_ids(call))]
+            for user in USERS
+        }
         for user in USERS:
             own = b"own-" + user.encode()
             self._make(Call("root", "mkdir", (own, 0o755)))

@@ -77,6 +77,7 @@ class Mount:
     name = "test"
     mountpoint = "/nowhere"
     read_only = False
+    writeback = False
     notify: Any = None
     io: Any = None
     log = logging.getLogger("filesystem")

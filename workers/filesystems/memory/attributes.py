@@ -131,8 +131,9 @@ class Attributes(Base):
     # --- changes --------------------------------------------------------------------------------
 
     def _drop_privileges_by(self, ctx: Context, inode: Inode, changes: SetAttr) -> None:
-        # chown(-1, -1) drops them too, but it names nothing: what is left of it is a request for no change.
-        is_chown_of_nothing = changes == NO_CHANGE
+        # chown(-1, -1) drops them too, but it names nothing: what is left of it is a request for no change, or with
+        # `writeback` for that of ctime.
+        is_chown_of_nothing = changes in (NO_CHANGE, SetAttr(ctime_ns=changes.ctime_ns))
         if is_chown_of_nothing or (changes.size, changes.uid, changes.gid) != (None, None, None):
             self._drop_privileges(ctx, inode, changes.kill_suidgid or is_chown_of_nothing)
 

@@ -15,8 +15,8 @@ TRUSTED_PREFIX = b"trusted."
 
 
 def is_empty(changes: SetAttr) -> bool:
-    """True if nothing is to be changed."""
-    named = (changes.mode, changes.uid, changes.gid, changes.size, changes.atime_ns, changes.mtime_ns, changes.ctime_ns)
+    """True if nothing is to be changed: ctime, which comes with `writeback`, is the filesystem's beneath."""
+    named = (changes.mode, changes.uid, changes.gid, changes.size, changes.atime_ns, changes.mtime_ns)
     return all(change is None for change in named)
 
 
@@ -62,8 +62,17 @@ class Attributes(Base):
                 with self.credentials.privilege_free(ctx, fd, changes.kill_suidgid):
                     os.truncate(proc_path(fd) if fh is None else self.handles.fd(fh), changes.size)
             if changes.atime_ns is not None or changes.mtime_ns is not None:  # last, because a truncate sets it
-                system.utimens(fd, changes.atime_ns, changes.mtime_ns)
+                self._set_times(fd, changes)
             return self.objects.shown(os.fstat(fd))
+
+    def _set_times(self, fd: int, changes: SetAttr) -> None:
+        """With `writeback` the kernel tells the time of a write afterwards (fuse_flush_times), for whoever has written:
+        where its owner alone may set it, the time of the WRITE stays."""
+        try:
+            system.utimens(fd, changes.atime_ns, changes.mtime_ns)
+        except PermissionError:
+            if changes.ctime_ns is None:
+                raise
 
     def access(self, ctx: Context, node: NodeId, mask: int) -> None:
         with self.objects.borrow(node) as fd:

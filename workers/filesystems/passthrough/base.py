@@ -1,6 +1,7 @@
 """What all parts of the passthrough filesystem share: options, the objects beneath, open files, rights."""
 
 import errno
+import fcntl
 import os
 import resource
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from ringmount.workers.filesystems.passthrough.objects import Objects
 from ringmount.workers.filesystems.passthrough.openflags import backing_flags
 
 NOFLUSH = int(OpenReply.NOFLUSH)
+DIRECT_IO = int(OpenReply.DIRECT_IO)
 
 SILENT = (system.TMPFS_MAGIC, system.RAMFS_MAGIC, system.EXT_MAGIC, system.XFS_MAGIC, system.BTRFS_MAGIC)
 """Filesystems without `flush` in their file_operations: close(2) of a file that was written has nothing to report."""
@@ -99,8 +101,11 @@ class Base(Filesystem):
 
     def reply(self, flags: int, fd: int) -> int:
         """FOPEN_* for a file that was opened."""
-        if flags & os.O_ACCMODE == os.O_RDONLY:
+        access = flags & os.O_ACCMODE
+        if access == os.O_RDONLY:
             return self.silent_reply
+        if self.mount.writeback and access == os.O_WRONLY and is_write_only(fd):
+            return DIRECT_IO  # no page of it could be completed
         return self.written_reply if os.fstat(fd).st_dev == self.objects.device else 0
 
     def opened(self, node: NodeId, flags: int, fd: int, reply: int = 0, backing_fd: int = -1) -> Opened:
@@ -124,7 +129,24 @@ class Base(Filesystem):
         if flags & os.O_PATH:  # held for an object without a name (byname)
             raise OSError(errno.ESTALE, "its descriptor is gone")
         with self.credentials.worker():  # the caller had it open already
-            return self.objects.open(node, backing_flags(flags) & ~os.O_TRUNC)
+            return self.open_beneath(node, flags & ~os.O_TRUNC)
+
+    def backing_flags(self, flags: int) -> int:
+        return backing_flags(flags, self.mount.writeback)
+
+    def open_beneath(self, node: NodeId, flags: int) -> int:
+        """The file opened with the caller's flags; with `writeback`, for reading as well unless that is refused."""
+        try:
+            return self.objects.open(node, self.backing_flags(flags))
+        except PermissionError:
+            if not self.mount.writeback or flags & os.O_ACCMODE != os.O_WRONLY:
+                raise
+            return self.objects.open(node, backing_flags(flags))
+
+
+def is_write_only(fd: int) -> bool:
+    """Whether the open file cannot be read."""
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
 
 
 def as_caller(credentials: Credentials, method: Callable[..., Any]) -> Callable[..., Any]:

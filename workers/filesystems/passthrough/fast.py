@@ -80,6 +80,7 @@ def set_up(files: Files, tables: Tables, replies: Replies, opcodes: Collection[i
     setup.checks, setup.switches = credentials.checks, credentials.switches
     setup.uid, setup.gid, setup.capabilities = credentials.uid, credentials.gid, credentials.own
     setup.fd_limit = files.fd_limit
+    setup.writeback = files.mount.writeback
     setup.knows_noappend = KNOWS_NOAPPEND != 0
     setup.coherent = files.mount.unwatched is not None
     setup.opcodes = sum(1 << opcode for opcode in opcodes)

@@ -33,7 +33,7 @@ from ringmount.workers.abi import WriteFlags
 from ringmount.workers.api import Context, Handle, Mount, NodeId, Opened, ReadFrom, SyncOf, repeatable
 from ringmount.workers.filesystems.passthrough import again
 from ringmount.workers.filesystems.passthrough.base import Base
-from ringmount.workers.filesystems.passthrough.openflags import KNOWS_NOAPPEND, backing_flags
+from ringmount.workers.filesystems.passthrough.openflags import KNOWS_NOAPPEND
 from ringmount.workers.filesystems.passthrough.options import Options
 
 KILL = int(WriteFlags.KILL_SUIDGID)
@@ -67,12 +67,11 @@ class Files(Base):
         """Whether files are offered to the kernel."""
 
     def open(self, ctx: Context, node: NodeId, flags: int) -> Opened:
-        backing = backing_flags(flags)
         if flags & os.O_TRUNC and ctx.kill_suidgid:
             with self.objects.borrow(node) as path_fd, self.credentials.privilege_free(ctx, path_fd):
-                fd = self.objects.open(node, backing)
+                fd = self.open_beneath(node, flags)
         else:
-            fd = self.objects.open(node, backing)
+            fd = self.open_beneath(node, flags)
         return self.opened(node, flags, fd, self.reply(flags, fd), self.offered(flags, fd))
 
     def offered(self, flags: int, fd: int) -> int:

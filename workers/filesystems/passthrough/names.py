@@ -9,7 +9,6 @@ from ringmount.workers.api import Context, Entry, NodeId, Opened, repeatable
 from ringmount.workers.filesystems.passthrough import again
 from ringmount.workers.filesystems.passthrough.files import Files
 from ringmount.workers.filesystems.passthrough.objects import NOTHING, proc_path
-from ringmount.workers.filesystems.passthrough.openflags import backing_flags
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
@@ -71,7 +70,7 @@ class Names(Files):
         makes it look again (do_filp_open, LOOKUP_REVAL) and open what is there as any existing file, with all checks;
         opening it here would skip those, and might wait for the other end of a fifo."""
         folder = self.objects.folder(parent)
-        backing = backing_flags(flags) & ~os.O_TRUNC | os.O_NOFOLLOW
+        backing = self.backing_flags(flags) & ~os.O_TRUNC | os.O_NOFOLLOW
         if again.was_made(ctx, folder, name, stat.S_IFREG):
             with self.credentials.worker():  # whoever makes a file may write to it, whatever its mode
                 fd = self.objects.descriptors.with_room(os.open, name, backing, dir_fd=folder)
@@ -90,7 +89,7 @@ class Names(Files):
 
     def tmpfile(self, ctx: Context, parent: NodeId, mode: int, flags: int) -> tuple[Entry, Opened]:
         folder = self.objects.folder(parent)
-        backing = backing_flags(flags) | flags & os.O_EXCL | os.O_TMPFILE
+        backing = self.backing_flags(flags) | flags & os.O_EXCL | os.O_TMPFILE
         with self.credentials.owner(ctx):
             fd = self.objects.descriptors.with_room(os.open, b".", backing, mode, dir_fd=folder)
         return self._made(parent, b"", flags, fd)

@@ -19,6 +19,11 @@ _PASSED = (
 )
 
 
-def backing_flags(flags: int) -> int:
-    """The flags to open the file beneath with: those that act on its data, and close-on-exec."""
+def backing_flags(flags: int, writeback: bool = False) -> int:
+    """The flags to open the file beneath with: those that act on its data, and close-on-exec.
+
+    `writeback`: the kernel completes pages that are written in part, and reads them by whatever is open for writing.
+    """
+    if writeback and flags & os.O_ACCMODE == os.O_WRONLY:
+        flags = flags & ~os.O_ACCMODE | os.O_RDWR
     return flags & _PASSED | os.O_CLOEXEC
