@@ -17,7 +17,9 @@ setup(
         **{f"ringmount.{top}": ["py.typed"] for top in TOP},
         "": ["*.pyi"],
         "ringmount.config": ["py.typed", "*.schema.json", "mounts/*.yaml"],
-        "ringmount.systemd": ["*.catalog", "*.conf", "*.service", "*.slice", "*.target", "user/*.service"],
+        "ringmount.systemd": [
+            *("*.catalog", "*.conf", "*.service", "*.slice", "*.target", "mount.ringmount", "user/*.service"),
+        ],
     },
     cffi_modules=["workers/native_build.py:ffi"],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

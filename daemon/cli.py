@@ -144,6 +144,17 @@ unit files show how (ringmount install-units): `mount` gives the connection to s
 examples:
   ExecStartPre=+nsenter -t 1 -m -- ringmount for-unit mount data
 """
+FOR_MOUNT = """\
+mount(8) calls it as mount.ringmount. A line of /etc/fstab starts the mount's unit, which /etc/ringmount/NAME.yaml
+describes; options are those of mount(8) and systemd (_netdev, nofail, noauto, x-systemd.automount, ...), and:
+
+  ro          the file has to say read_only: true, too
+  sandboxed   the unit is ringmount-sandboxed@NAME
+
+examples:
+  data  /mnt/data  ringmount  _netdev,x-systemd.automount  0  0
+  mount -t ringmount data /mnt/data
+"""
 SCHEMA = """\
 With yaml-language-server, editors help in a file whose first line names the schema:
 
@@ -232,6 +243,16 @@ def parser() -> argparse.ArgumentParser:
     unit.add_argument("step", choices=("mount", "stop", "clean"), help="what to do")
     unit.add_argument("name", metavar="NAME", help="the mount's name")
     unit.add_argument("--owner", metavar="USER", help="the user that the supervisor runs as (default: root)")
+
+    helper = command("for-mount", "the helper of mount(8), for lines of /etc/fstab", FOR_MOUNT)
+    helper.add_argument("name", metavar="NAME", help="the mount's name")
+    helper.add_argument("target", metavar="FOLDER", help="the folder to mount on, which its file names as well")
+    helper.add_argument("-o", dest="options", metavar="OPTIONS", default="", help="options as in fstab")
+    helper.add_argument("-f", dest="fake", action="store_true", help="only check")
+    for flag in "snv":
+        helper.add_argument(f"-{flag}", action="store_true", help=argparse.SUPPRESS)
+    for flag in "Nt":
+        helper.add_argument(f"-{flag}", help=argparse.SUPPRESS)
 
     install = command("install-units", "have systemd serve mounts: put its unit files in place", INSTALL)
     install.add_argument("--user", action="store_true", help="for mounts of your own, by systemctl --user")
@@ -342,6 +363,10 @@ def _call(options: argparse.Namespace) -> int:
             from ringmount.daemon import handed
 
             handed.step(options.step, options.name, options.owner)
+        case "for-mount":
+            from ringmount.daemon import fstab
+
+            fstab.mount(options.name, options.target, options.options, is_fake=options.fake)
         case "install-units":
             from ringmount.daemon import install
 

@@ -8,12 +8,16 @@ supervisor's to answer: mount(2) does not wait for it.
 The rule a change must keep: nothing here touches the mountpoint, which nobody may serve, nor runs code of a filesystem.
 """
 
+import contextlib
 import logging
 import os
 import pwd
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
+from ringmount.config.errors import ConfigError
 from ringmount.config.load import read_document
 from ringmount.config.model import MountConfig
 from ringmount.daemon import adoption, client, liveness, log, mountinfo, mounting, mountpoint, places, umount
@@ -30,18 +34,67 @@ PATIENCE = 2.0
 
 
 def mount(identity: Identity) -> None:
-    """Mounts what the mount's file says, in the place of what a dead supervisor left. Raises ConfigError, Failure."""
+    """Mounts what the mount's file says, in the place of what a dead supervisor left. Raises Failure.
+
+    Mistakes in the file are the supervisor's to tell: its exit code, unlike that of ExecStartPre=, keeps systemd from
+    trying again (RestartPreventExitStatus=).
+    """
     manager = ServiceManager()
-    config = read_document(str(places.SETTINGS / f"{identity.name}.yaml")).config()
+    try:
+        config = read_document(str(places.SETTINGS / f"{identity.name}.yaml")).config()
+    except ConfigError:
+        return
     log.set_up(config.log_level)
+    try:
+        manager.store(adoption.FUSE, _mounted(identity, config))
+    except Failure as failure:
+        manager.say(f"STATUS={failure}")
+        raise
+
+
+def _mounted(identity: Identity, config: MountConfig) -> int:
+    """Mounts; returns the connection's descriptor."""
     where = mountpoint.resolved(config.mountpoint)
     entry = mountinfo.find(where)
     if entry is not None and entry in places.mounts_of(identity):
         clear_dead(entry)
-    config = msgspec.structs.replace(config, mountpoint=mounting.check_mountpoint(config.mountpoint))
+    where = mounting.check_mountpoint(config.mountpoint)
+    config = msgspec.structs.replace(config, mountpoint=_offered(identity.name, where) or where)
     fd = mounting.open_fuse()
     mounting.mount_direct(fd, config, pwd.getpwuid(identity.owner) if identity.owner else None)
-    manager.store(adoption.FUSE, fd)
+    return fd
+
+
+@contextlib.contextmanager
+def offer(name: str, where: str) -> Iterator[None]:
+    """Within a `with`, offers this process's way to the mountpoint to `mount`.
+
+    While an automount waits for a mount, any other process waits with it that comes by, but for the process group of
+    systemd (autofs_d_manage), to which this one belongs as a child of mount(8), and a command of a unit does not.
+    """
+    link = _offer_of(name)
+    places.make_runtime_folder()
+    link.unlink(missing_ok=True)
+    fd = os.open(where, os.O_PATH | os.O_NOFOLLOW)  # with O_DIRECTORY it would ask for the mount
+    try:
+        link.symlink_to(f"/proc/{os.getpid()}/fd/{fd}")
+        yield
+    finally:
+        link.unlink(missing_ok=True)
+        os.close(fd)
+
+
+def _offered(name: str, where: str) -> str | None:
+    """A path to this mountpoint that waits for nobody; None if nobody offers one."""
+    try:
+        path = os.readlink(_offer_of(name))
+        return path if os.readlink(path) == where else None
+    except OSError:
+        return None
+
+
+def _offer_of(name: str) -> Path:
+    return places.ROOTS_FOLDER / f".{name}.mountpoint"
 
 
 def stop(identity: Identity) -> None:
@@ -64,7 +117,7 @@ def clear_dead(entry: MountEntry) -> None:
 
 def step(what: str, name: str, owner: str | None) -> None:
     """A step of a unit's life, as the command line has it; `owner`: the user that the supervisor runs as, if it is not
-    root. Raises ConfigError, Failure."""
+    root. Raises Failure."""
     try:
         identity = Identity(name, 0 if owner is None else pwd.getpwnam(owner).pw_uid)
     except KeyError:

@@ -28,8 +28,9 @@ SYSTEM = {
     "ringmount-sysusers.conf": "lib/sysusers.d",
     "ringmount-tmpfiles.conf": "lib/tmpfiles.d",
     "ringmount.conf": "lib/modprobe.d",
+    "mount.ringmount": "/usr/sbin",
 }
-"""What of `ringmount.systemd` goes into which folder below the prefix."""
+"""What of `ringmount.systemd` goes into which folder below the prefix; mount(8) looks for its helpers in one place."""
 
 BESIDES = {"ringmount-sysusers.conf": "ringmount.conf", "ringmount-tmpfiles.conf": "ringmount.conf"}
 """What is named otherwise there."""
@@ -88,8 +89,9 @@ def files(root: str, prefix: str, *, for_user: bool = False, command: str | None
     top = Path(root)
     for name, folder_name in SYSTEM.items():
         text = source.joinpath(*name.split("/")).read_text()
-        path = top / prefix.lstrip("/") / folder_name / BESIDES.get(name, Path(name).name)
-        yield File(path, text.replace(PACKAGED, command))
+        folder = top / (Path(prefix) / folder_name).as_posix().lstrip("/")
+        mode = 0o755 if text.startswith("#!") else 0o644
+        yield File(folder / BESIDES.get(name, Path(name).name), text.replace(PACKAGED, command), mode)
 
 
 def own_command() -> str:

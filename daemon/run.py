@@ -75,6 +75,7 @@ def _run(path: str, manager: ServiceManager, mkdir: bool, is_handed: bool) -> No
             _serve(path, taken_over(path, kept), manager, inherited, asked=kept.asked, is_handed=is_handed)
         return
     if is_handed:
+        prepare(path, is_mounted=True)  # what is wrong with the file comes first
         raise Failure(why or "systemd has handed no mount over", "the unit's ExecStartPre= makes it")
     prepared = prepare(path)
     log.set_up(prepared.config.log_level, mount=prepared.config.name)

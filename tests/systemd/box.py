@@ -22,6 +22,8 @@ from typing import Any
 
 import yaml
 
+from ringmount.daemon import install
+
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 BOOT = HERE / "boot"
@@ -173,7 +175,7 @@ class Box:
         self.path(f"/etc/ringmount/{name}.yaml").write_text(yaml.safe_dump(settings))
         return mountpoint
 
-    def drop_in(self, unit: str, section: str, name: str = "box", **settings: str) -> None:
+    def drop_in(self, unit: str, section: str, name: str = "test", **settings: str) -> None:
         """Changes a unit as `systemctl edit` does; a daemon-reload makes it count."""
         folder = self.path(f"/etc/systemd/system/{unit}.d")
         folder.mkdir(exist_ok=True)
@@ -183,10 +185,29 @@ class Box:
     def install_units(self) -> None:
         """`ringmount install-units`, as an administrator does it; the units find the checkout."""
         for unit in UNITS:
-            self.drop_in(unit, "Service", Environment=" ".join(f"{key}={value}" for key, value in ENVIRONMENT.items()))
+            self.drop_in(
+                unit,
+                "Service",
+                "checkout",
+                Environment=" ".join(f"{key}={value}" for key, value in ENVIRONMENT.items()),
+            )
         done = self.ringmount("install-units")
         assert done.returncode == 0, done.stderr
         self.systemctl("daemon-reload")
+
+
+def prepare(folder: Path) -> None:
+    """Has the units in place when a box of this folder boots, as a package would."""
+    for file in install.files(str(folder / "rootfs"), "/usr/local", command=" ".join(COMMAND)):
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        file.path.write_text(file.text)
+        file.path.chmod(file.mode)
+    for unit in UNITS:
+        drop_in = folder / f"units/{unit}.d/checkout.conf"
+        drop_in.parent.mkdir(parents=True)
+        drop_in.write_text(
+            "[Service]\n" + "".join(f"Environment={key}={value}\n" for key, value in ENVIRONMENT.items())
+        )
 
 
 def _inside(pid: int) -> int:
