@@ -9,7 +9,7 @@ The rule a change must keep: a field that is added has a default, and what is no
 """
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -56,13 +56,43 @@ class SetLogLevel(Asked, tag="log-level"):
     worker: int | None = None
 
 
-Question: TypeAlias = Status | Operations | Requests | SetLogLevel
+class Stacks(Asked, tag="stacks"):
+    """Where workers are. Answered: `insight.Insight`."""
+
+
+class Paths(Asked, tag="paths"):
+    """What these nodes are called. Answered: paths by nodeid, those that are known."""
+
+    nodes: list[int]
+
+
+class Trace(Asked, tag="trace"):
+    """Have the workers record what they answer, until the client hangs up. Answered: the stream's first line, with a
+    descriptor of the arena to read the records from, and nothing after it (`ringmount.daemon.tracing`).
+
+    At least what is asked for is recorded: requests of these opcodes (none: of all), that took so long, that failed.
+    """
+
+    opcodes: list[int] = []
+    slower_than: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    errors: bool = False
+
+
+class Drain(Asked, tag="drain"):
+    """Take the mount out of the tree; it ends when nobody uses it any more. Answered: when it is out of the tree."""
+
+
+Question: TypeAlias = Status | Operations | Requests | SetLogLevel | Stacks | Paths | Trace | Drain
 
 ALLOWED: dict[type[Asked], Who] = {
     Status: Who.EVERYBODY,  # numbers and settings, as the table of mounts is for everybody
     Operations: Who.EVERYBODY,
     Requests: Who.GROUP,  # names and processes of others
     SetLogLevel: Who.OWNER,
+    Paths: Who.GROUP,
+    Stacks: Who.OWNER,  # interrupts the workers, and shows the filesystem's code
+    Trace: Who.OWNER,  # costs, and opens the arena
+    Drain: Who.OWNER,
 }
 
 

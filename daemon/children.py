@@ -5,6 +5,7 @@ every descriptor it inherited, because a stray copy of /dev/fuse would keep a de
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -64,6 +65,8 @@ class WorkerProcess:
         self.pinged: float | None = None
         """When it was asked to take another, which it has not done yet (time.monotonic)."""
         self._theirs: socket.socket | None = None
+        self.stacks_fd = -1
+        """A memory file that its threads write their stacks to (`ringmount.workers.explain`)."""
 
     def start(
         self,
@@ -78,7 +81,21 @@ class WorkerProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CHANNEL_BUFFER)
-        setup = Setup(config, search, self.index, workers, self.cpu, arena.fd, theirs, shared_files, watch_group)
+        self._close_stacks()  # of a process that could not be started
+        self.stacks_fd = os.memfd_create("ringmount-stacks", os.MFD_CLOEXEC)
+        fcntl.fcntl(self.stacks_fd, fcntl.F_SETFL, os.O_APPEND)
+        setup = Setup(
+            config,
+            search,
+            self.index,
+            workers,
+            self.cpu,
+            arena.fd,
+            theirs,
+            shared_files,
+            watch_group,
+            self.stacks_fd,
+        )
         supervisor = os.getpid()
         pid = lib.rm_fork_sharing_files() if shared_files else os.fork()
         if pid == 0:
@@ -118,6 +135,7 @@ class WorkerProcess:
         """Takes a spare's process for its own. The spare is left without one."""
         self.pid, self.pidfd, self.state = spare.pid, spare.pidfd, spare.state
         self.channel, self.outbox, self._theirs = spare.channel, spare.outbox, spare._theirs
+        self.stacks_fd, spare.stacks_fd = spare.stacks_fd, -1
         self.failure = None
         spare.state, spare.pidfd, spare._theirs = State.DEAD, -1, None
         self._enter(arena)
@@ -148,9 +166,15 @@ class WorkerProcess:
         if self._theirs is not None:
             self._theirs.close()
             self._theirs = None
+        self._close_stacks()
         self.state = State.DEAD
         self.pidfd = -1
         return os.waitstatus_to_exitcode(status)
+
+    def _close_stacks(self) -> None:
+        if self.stacks_fd >= 0:
+            os.close(self.stacks_fd)
+        self.stacks_fd = -1
 
     def silence(self, arena: Arena, now: float) -> float | None:
         """For how many seconds it has not answered a ping; None if it has, or was not asked before. Asks it again."""

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ MEANINGS = {
     ExitCode.FILESYSTEM: "the filesystem could not be loaded or started",
     ExitCode.NO_SUCH_MOUNT: "there is no such mount",
     ExitCode.RESOURCES: "more memory, descriptors or processes than allowed or left",
+    ExitCode.BUSY: "of drain: the mount is still in use",
 }
 INTERRUPTED = 128 + 2
 """Ctrl-C in a command other than a mount that serves, as shells have it."""
@@ -82,8 +84,39 @@ Every request that workers were given and have not answered, the oldest first: f
 it was begun, the operation, the node and the name it is about, and the process that waits for it. The workers are not
 asked, so it answers also when all of them hang. Requests that wait because no entry of their queue is free do not show.
 
+With --stack the Python stack of each handler is shown beneath its request, the innermost call first: of a thread that
+runs, waits in a system call or holds the interpreter's lock, and of a coroutine as long as its worker's loop turns.
+Workers are interrupted for a moment by a signal; no request fails of it. It is for root and the mount's user.
+
 examples:
   ringmount ps data
+  ringmount ps data --stack
+"""
+TRACE = """\
+Every request from now on, when it is answered, until Ctrl-C: the time, the worker, the operation, for how long the
+worker had it, the result (an errno, or the bytes that were read or written), the caller, and the path. It is for root
+and the mount's user. It costs as long as somebody looks on, and then only what is recorded: with --opcode,
+--slower-than and --errors the workers leave out the rest.
+
+What the kernel answers from its caches is no request, and is not seen. A path is #NODE where the filesystem does not
+know it, or has forgotten it; names are cut after 104 bytes.
+
+examples:
+  ringmount trace data
+  ringmount trace data --slower-than 10ms
+  ringmount trace data --opcode LOOKUP,GETATTR --path '/src/*' --count 100
+  ringmount trace data --errors --json | jq -r .errno | sort | uniq -c
+"""
+DRAIN = """\
+Takes the mount out of the tree, so that nobody new comes to use it, and waits until those who do are done: files
+closed, folders left, answers given. Then the mount ends by itself, and a service with it, as after `umount`. Meanwhile
+all is served as ever; who is left is said on stderr, as far as it can be seen.
+
+If it is still in use when the time is over the exit code is 10, and it goes on draining; with --force it is ended.
+
+examples:
+  ringmount drain data
+  ringmount drain data --timeout 60 --force
 """
 TOP = """\
 Live: requests and bytes per second, how long each operation takes, what each worker does, and the oldest requests in
@@ -219,6 +252,7 @@ def parser() -> argparse.ArgumentParser:
 
     ps = command("ps", "show a mount's requests in flight: why does it hang?", PS)
     ps.add_argument("name", metavar="NAME", help="the mount's name")
+    ps.add_argument("--stack", action="store_true", help="show where each handler is")
     ps.add_argument("--json", action="store_true", help="print JSON, for programs")
 
     live = command("top", "show what mounts do, live in the terminal", TOP)
@@ -232,6 +266,21 @@ def parser() -> argparse.ArgumentParser:
         "level", choices=("debug", "info", "warning", "error"), nargs="?", help="the least important messages to log"
     )
     level.add_argument("--worker", metavar="N", type=int, help="of this worker alone")
+
+    trace = command("trace", "show a mount's requests live, as they are answered", TRACE)
+    trace.add_argument("name", metavar="NAME", help="the mount's name")
+    trace.add_argument("--opcode", metavar="X,Y", type=_opcodes, default="", help="only these operations")
+    trace.add_argument("--path", metavar="GLOB", help="only paths like this; * matches any text")
+    trace.add_argument("--pid", metavar="N", type=int, help="only requests of this process")
+    trace.add_argument("--slower-than", metavar="TIME", type=_seconds, default=0.0, help="only what took as long: 10ms")
+    trace.add_argument("--errors", action="store_true", help="only what failed")
+    trace.add_argument("--count", metavar="N", type=_count, default=0, help="end after so many")
+    trace.add_argument("--json", action="store_true", help="print JSON, one line a request, for programs")
+
+    drain = command("drain", "stop a mount when those who use it are done", DRAIN)
+    drain.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
+    drain.add_argument("--timeout", metavar="TIME", type=_seconds, help="wait no longer: 90s, 5min; default: for ever")
+    drain.add_argument("--force", action="store_true", help="end it when the time is over, with errors for who uses it")
 
     umount = command("umount", "stop a mount, or clear away one whose server is dead", UMOUNT)
     umount.add_argument("name", metavar="NAME", help="the mount's name, or its mountpoint")
@@ -275,6 +324,29 @@ def _interval(value: str) -> float:
     if not 0.1 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"{value} is not a number of seconds from 0.1 to 3600")
     return seconds
+
+
+def _opcodes(text: str) -> frozenset[int]:
+    from ringmount.daemon.trace import opcodes
+
+    try:
+        return opcodes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    """A number of seconds, or with a unit: 250us, 10ms, 1.5s, 2min, 1h."""
+    found = re.fullmatch(r"([0-9]*[.]?[0-9]+) ?(us|ms|s|min|h)?", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"not a time: {text}; try 10ms, 1.5s or 2min")
+    return float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}[found[2] or "s"]
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"not a number above 0: {text}")
+    return int(text)
 
 
 def _version() -> str:
@@ -342,7 +414,7 @@ def _call(options: argparse.Namespace) -> int:
         case "ps":
             from ringmount.daemon import ps
 
-            print(ps.show(options.name, as_json=options.json))
+            print(ps.show(options.name, as_json=options.json, with_stacks=options.stack))
         case "top":
             from ringmount.daemon import top
 
@@ -351,6 +423,17 @@ def _call(options: argparse.Namespace) -> int:
             from ringmount.daemon.loglevel import log_level
 
             print(log_level(options.name, options.level, options.worker))
+        case "trace":
+            from ringmount.daemon.trace import Wanted, trace
+
+            wanted = Wanted(
+                options.opcode, options.path, options.pid, options.slower_than, options.errors, options.count
+            )
+            trace(options.name, wanted, as_json=options.json)
+        case "drain":
+            from ringmount.daemon.emptying import drain
+
+            print(drain(options.name, options.timeout, force=options.force))
         case "umount":
             from ringmount.daemon.umount import umount
 

@@ -32,6 +32,8 @@ class ExitCode(IntEnum):
     """`status` or `umount` of a mount that is not there."""
     RESOURCES = 9
     """Not enough memory, descriptors or processes are allowed or left."""
+    BUSY = 10
+    """`drain`: the mount was still in use after the time that was given."""
 
 
 class Failure(Exception):

@@ -31,6 +31,8 @@ class InFlight(msgspec.Struct):
     pid: int
     uid: int
     seconds: float
+    thread: int = 0
+    """The thread of its worker's pool that runs it; 0: none does."""
 
 
 def requests(arena: Arena) -> list[InFlight]:
@@ -55,17 +57,19 @@ def _found(arena: Arena) -> Iterator[InFlight]:
                     worker=journal.worker,
                     queue=journal.qid,
                     state=state,
-                    opcode=_opcode(header.opcode),
+                    opcode=opcode_name(header.opcode),
                     unique=header.unique,
                     nodeid=header.nodeid,
                     name=name,
                     pid=header.pid,
                     uid=header.uid,
                     seconds=max(0.0, seconds),
+                    thread=journal.thread,
                 )
 
 
-def _opcode(number: int) -> str:
+def opcode_name(number: int) -> str:
+    """The kernel's name of an operation, or its number."""
     try:
         return Opcode(number).name
     except ValueError:

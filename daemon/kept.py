@@ -30,6 +30,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """When it was mounted (time.time)."""
     adoptions: int = 0
     """Supervisors that took it over after a death so far."""
+    draining: float | None = None
+    """See `Mount.draining`."""
     reloads: int = 0
     """Those that took it over on purpose."""
 

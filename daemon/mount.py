@@ -42,6 +42,10 @@ class Mount:
         """When it was mounted."""
         self.adoptions = 0
         """Supervisors that took it over after a death so far."""
+        self.draining: float | None = None
+        """Since when it is out of the tree, and ends when nobody uses it any more."""
+        self.tracers = 0
+        """Those who look on (`ringmount trace`)."""
         self.reloads = 0
         """Those that took it over on purpose."""
         self.log_level = config.log_level
@@ -72,7 +76,7 @@ class Mount:
 
         `is_reload`: it was this process, and what it had open for open files is open.
         """
-        self.since = kept.since
+        self.since, self.draining = kept.since, kept.draining
         self.adoptions = kept.adoptions + (not is_reload)
         self.reloads = kept.reloads + is_reload
         self.arena = arena
@@ -92,6 +96,7 @@ class Mount:
         arena.section("fd_owners")[:] = bytes(arena.section_size("fd_owners"))
         for index in range(arena.workers):
             self.handles.sweep(index)
+            arena.worker(index).traced = 0  # its readers were a predecessor's
             arena.worker(index).died_from_outside = 1  # it is not counted against the requests that they had
 
     def files(self) -> list[int]:

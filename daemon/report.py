@@ -49,6 +49,11 @@ class Report:
             "ready": mount.is_ready,
             "pid": os.getpid(),
             "since": mount.since,
+            "draining": mount.draining,
+            "trace": {
+                "readers": mount.tracers,
+                "on": any(mount.arena.worker(index).traced for index in range(mount.arena.workers)),
+            },
             "adoptions": mount.adoptions,
             "reloads": mount.reloads,
             "transport": connection.transport,

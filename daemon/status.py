@@ -107,6 +107,7 @@ class MountStatus(msgspec.Struct):
     rates: RatesStatus | None = None
     operations: list[OperationStatus] = []
     metrics: MetricsStatus | None = None
+    draining: float | None = None
 
 
 class Found(msgspec.Struct):
@@ -221,6 +222,8 @@ def details(found: Found) -> str:
         ("nodes", "kept by the filesystem itself" if status.nodes is None else str(status.nodes)),
         ("kernel", counts),
     ]
+    if status.draining is not None:
+        facts.insert(1, ("draining", f"for {text.duration(time.time() - status.draining)}; ends when nobody uses it"))
     if status.watcher is not None:
         facts.append(("watcher", _watcher(status.watcher)))
     if status.metrics is not None:

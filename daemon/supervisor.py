@@ -29,10 +29,12 @@ from ringmount.daemon.connection import Connection
 from ringmount.daemon.control import Command, ControlServer, group_of
 from ringmount.daemon.crew import Crew, Interrupted
 from ringmount.daemon.device import LegacyPath
+from ringmount.daemon.drain import Drain
 from ringmount.daemon.errands import Errands
 from ringmount.daemon.exitcodes import Failure
 from ringmount.daemon.exporter import Exporter
 from ringmount.daemon.fdstore import ServiceManager
+from ringmount.daemon.insight import Insights
 from ringmount.daemon.kept import Kept
 from ringmount.daemon.log import say_left_out
 from ringmount.daemon.loop import Loop
@@ -43,6 +45,7 @@ from ringmount.daemon.reload import Reload, hand_over
 from ringmount.daemon.report import Report
 from ringmount.daemon.stop import Stop
 from ringmount.daemon.strays import Strays
+from ringmount.daemon.tracing import Tracing
 from ringmount.daemon.trial import Answer
 from ringmount.daemon.watch import Watch
 from ringmount.daemon.watchdog import Watchdog
@@ -89,6 +92,8 @@ class Supervisor:
         self.strays = Strays(self.mount, self.loop, self.crew)
         self.coherence = Coherence(self.mount, self.loop, self.connection)
         self.exporter = Exporter(self.mount, self.loop, self.connection)
+        self.insights = Insights(self.mount, self.loop, self.crew)
+        self.drain = Drain(self.mount, self.loop, self.connection, self.errands, manager)
         self.control: ControlServer
         self.on_ready: Callable[[Supervisor], None] = lambda supervisor: None
         self.inherited = inherited
@@ -103,6 +108,7 @@ class Supervisor:
         self._signal = 0
         self._exit: Failure | None = None
         self.loop.on_fault = self._count_fault
+        self.drain.on_begin = lambda: self._store(self.mount.config, self._asked)
         self.crew.on_message = self._heard
         self.crew.on_failure = self._stop_with
         self.crew.on_end = self.legacy.ended
@@ -127,6 +133,10 @@ class Supervisor:
             asked.Operations: lambda question, client: operations.read(self.mount.arena),
             asked.Requests: lambda question, client: inflight.requests(self.mount.arena),
             asked.SetLogLevel: functools.partial(loglevel.answer, self.mount, self.crew),
+            asked.Stacks: self.insights.stacks,
+            asked.Paths: self.insights.paths,
+            asked.Trace: Tracing(self.mount).trace,
+            asked.Drain: self.drain.drain,
         }
         config = self.mount.config
         self.control = ControlServer(
@@ -243,6 +253,7 @@ class Supervisor:
             connection=self.connection.number,
             made_mountpoint=self._made_mountpoint,
             since=self.mount.since,
+            draining=self.mount.draining,
             adoptions=self.mount.adoptions,
             reloads=self.mount.reloads,
         )
@@ -294,6 +305,8 @@ class Supervisor:
             self.legacy.take(memoryview(message.data))
         elif isinstance(message, messages.Departed):
             self.legacy.tell_departed([(NodeId(node), watchers) for node, watchers in message.nodes])
+        elif isinstance(message, messages.Explained):
+            self.insights.heard(worker, message)
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
@@ -314,7 +327,9 @@ class Supervisor:
 
     def _connection_ended(self) -> None:
         if self.mount.phase is not Phase.STOPPING:
-            log.info("unmounted from outside: stopping", extra=about(events.STOPPING))
+            is_drained = self.mount.draining is not None
+            what = "drained: nobody uses the mount any more" if is_drained else "unmounted from outside"
+            log.info("%s: stopping", what, extra=about(events.STOPPING))
             self._stop_requested += 1
 
     def _expire_clients(self, now: float) -> float | None:

@@ -3,7 +3,19 @@
 The rule a change must keep: what is printed here is never read by a program; those ask for --json.
 """
 
+import sys
 from collections.abc import Sequence
+
+
+def say(lines: str) -> None:
+    """A live command's output, at once."""
+    sys.stdout.write(f"{lines}\n")
+    sys.stdout.flush()
+
+
+def remark(line: str) -> None:
+    """Something beside a command's output."""
+    sys.stderr.write(f"ringmount: {line}\n")
 
 
 def size(count: int) -> str:

@@ -15,6 +15,7 @@ from ringmount.config.errors import one_line
 from ringmount.daemon import asked, client, operations, places, ps, status, terminal, text
 from ringmount.daemon.exitcodes import Failure
 from ringmount.daemon.inflight import InFlight
+from ringmount.daemon.insight import Insight
 from ringmount.daemon.operations import Operation
 from ringmount.daemon.status import Found, MountStatus, WorkerStatus
 from ringmount.daemon.terminal import Line, Style, Terminal
@@ -101,7 +102,7 @@ def look(name: str | None) -> Look:
         with client.Connection(identity.socket, identity.owner) as connection:
             seen.operations = _checked(name, connection.ask(asked.Operations()))
         with client.Connection(identity.socket, identity.owner) as connection:
-            seen.requests = ps.checked(name, connection.ask(asked.Requests()))
+            seen.requests = ps.checked(name, connection.ask(asked.Requests()), list[InFlight])
     except client.NotRunning:
         raise Failure(f"{name} is not running any more") from None
     except Failure as failure:
@@ -248,7 +249,7 @@ def _flight(after: Look) -> list[Line]:
     if not after.requests:
         return [Line("no request is in flight")]
     shown, more = after.requests[:MAX_FLIGHT], len(after.requests) - MAX_FLIGHT
-    lines = [Line(each) for each in ps.table(shown).split("\n")]
+    lines = [Line(each) for each in ps.table(Insight(shown, [], {})).split("\n")]
     lines[0] = Line(lines[0].text, Style.HEADING)
     return lines if more <= 0 else [*lines, Line(f"and {more} more: ringmount ps")]
 

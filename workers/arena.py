@@ -29,6 +29,7 @@ PAGE = 4096
 HUGE = 1 << 21
 SESSION_SIZE = 16 * PAGE
 FD_OWNERS = 1 << 20
+MOST_CPUS = 1 << 16
 
 SECTIONS = (
     "header",  # magic, version, what the plan said, where the sections are
@@ -39,6 +40,7 @@ SECTIONS = (
     "fd_owners",  # by descriptor: 1 + the worker that keeps it for itself (policy `shared`)
     "handles",  # open files: handles.c
     "given",  # what the kernel has of folders: given.c
+    "trace",  # struct rm_trace, one a worker: requests that were answered while somebody looked on
     "opens",  # nodes with open files, where the kernel may pass contents through: opens.c
     "nodes",  # what the kernel refers to: nodes.c
     "entries",  # by entry: a page for the ring's headers, then the payload
@@ -53,6 +55,7 @@ QUEUE = struct.Struct("<IIII")  # first entry, entries, worker, reserved
 
 JOURNAL_SIZE = ffi.sizeof("struct rm_journal")
 WORKER_SIZE = ffi.sizeof("struct rm_worker")
+TRACE_SIZE = ffi.sizeof("struct rm_trace")
 ENTRY_PAGE: int = lib.RM_ENTRY_PAGE
 VERSION: int = lib.RM_ARENA_VERSION
 
@@ -97,6 +100,7 @@ class Plan:
             "fd_owners": 2 * FD_OWNERS,
             "handles": handles.size(self.handles),
             "given": int(lib.rm_given_size()),
+            "trace": TRACE_SIZE * self.workers,
             "opens": nodes.size(self.handles),
             "nodes": nodes.size(self.nodes),
             "entries": self.buffer_bytes,
@@ -144,6 +148,8 @@ class Layout:
             raise ArenaError("this is not an arena of ringmount, or it was cut short")
         if version != VERSION or sections != len(SECTIONS):
             raise ArenaError(f"the arena has layout {version}, this ringmount knows layout {VERSION}")
+        if max(queues, workers) > MOST_CPUS:
+            raise ArenaError("the arena is damaged: its header")
         where = {name: SECTION.unpack_from(header, HEADER.size + SECTION.size * i) for i, name in enumerate(SECTIONS)}
         sizes = {
             "session": SESSION_SIZE,
@@ -151,6 +157,7 @@ class Layout:
             "workers": WORKER_SIZE * workers,
             "journal": JOURNAL_SIZE * entries,
             "fd_owners": 2 * FD_OWNERS,
+            "trace": TRACE_SIZE * workers,
             "entries": entries * (ENTRY_PAGE + payload),
         }
         end = 0
@@ -189,6 +196,7 @@ class Arena:
         self.c.payload = layout.payload
         self.c.journal = ffi.cast("struct rm_journal *", self.address("journal"))
         self.c.count = layout.entries
+        self.c.traces = ffi.cast("struct rm_trace *", self.address("trace"))
 
     @classmethod
     def create(cls, plan: Plan, name: str) -> "Arena":

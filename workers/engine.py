@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import struct
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -48,6 +49,7 @@ FORGET_ONE = abi.FUSE_FORGET_ONE.struct
 REPLY = struct.Struct("<iI")
 ERROR_AT: int = ffi.offsetof("struct rm_journal", "error")
 PAYLOAD_SIZE_AT: int = ffi.offsetof("struct rm_journal", "payload_size")
+THREAD_AT: int = ffi.offsetof("struct rm_journal", "thread")
 STATE_AT: int = ffi.offsetof("struct rm_journal", "state")
 INTERRUPTED_AT: int = ffi.offsetof("struct rm_journal", "interrupted")
 WORDS = JOURNAL_SIZE // 4
@@ -143,6 +145,15 @@ class Engine:
     def busy(self) -> int:
         """Requests that were started and not answered."""
         return len(self._tasks) + len(self._deferred)
+
+    def waiting(self) -> dict[int, asyncio.Task[Answer] | str]:
+        """By unique, the requests that were begun and wait: for a coroutine or a thread, or for what the text says."""
+        waits: dict[int, asyncio.Task[Answer] | str] = {}
+        for index, task in list(self._tasks.items()):
+            waits[self._requests[index].unique] = task
+        for index, answer in list(self._deferred.items()):
+            waits[self._requests[index].unique] = f"the ring does its {type(answer).__name__}"
+        return waits
 
     # --- events -------------------------------------------------------------------------------------------------
 
@@ -347,9 +358,11 @@ class Engine:
 
     def _call_in_thread(self, request: Request, handler: Handler) -> Any:
         INTENT.set(self._intents[request.index])  # in the thread's own context
+        self._words[request.index * WORDS + THREAD_AT // 4] = threading.get_native_id()
         try:
             return handler.call(request)
         finally:
+            self._words[request.index * WORDS + THREAD_AT // 4] = 0
             INTENT.set(NO_INTENT)
 
     def interrupt(self, index: int, unique: int) -> None:

@@ -77,6 +77,13 @@ class Stop(Message):
     """Answer what is in flight and exit."""
 
 
+class Explain(Message):
+    """Say what is known of these nodes' paths, and where the coroutines of requests in flight wait."""
+
+    token: int
+    nodes: list[int]
+
+
 class LogLevel(Message):
     """Log from this level on."""
 
@@ -117,6 +124,15 @@ class Departed(Message):
     nodes: list[tuple[int, int]]
 
 
+class Explained(Message):
+    """The answer to `Explain`: paths by node, as far as they are known; stacks by request (its unique), the innermost
+    call first."""
+
+    token: int
+    paths: dict[int, bytes]
+    stacks: dict[int, list[str]]
+
+
 class Notification(Message):
     """A notification for the kernel."""
 
@@ -141,8 +157,10 @@ class Description(Message):
     secret_options: list[str] = msgspec.field(default_factory=list)
 
 
-ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Retire | Stop | LogLevel
-ToSupervisor: TypeAlias = Prepared | Serving | Failed | Legacy | Departed | Released | Notification | Description
+ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Retire | Stop | Explain | LogLevel
+ToSupervisor: TypeAlias = (
+    Prepared | Serving | Failed | Legacy | Departed | Released | Explained | Notification | Description
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_to_worker: Callable[[bytes], ToWorker] = msgspec.msgpack.Decoder(ToWorker).decode

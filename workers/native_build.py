@@ -12,7 +12,20 @@ from pathlib import Path
 from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent / "native"
-PARTS = ("ring", "nodes", "handles", "process", "death", "system", "listing", "given", "opens", "fast")
+PARTS = (
+    "ring",
+    "nodes",
+    "handles",
+    "process",
+    "death",
+    "system",
+    "listing",
+    "given",
+    "opens",
+    "fast",
+    "trace",
+    "stacks",
+)
 MINIMUM_LIBURING = "2.3"
 
 

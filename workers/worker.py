@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ringmount.config.model import YEAR, MountConfig, Timeouts
-from ringmount.workers import api, codec, death, events, fanotify, load, messages, recovery
+from ringmount.workers import api, codec, death, events, explain, fanotify, load, messages, recovery
 from ringmount.workers._native import ffi, lib
 from ringmount.workers.abi import Opcode, OpenReply
 from ringmount.workers.accelerate import Accelerated, Tables
@@ -77,6 +77,8 @@ class Setup:
     watch_group: int = -1
     """`cache: coherent`, where folders are watched one by one: the group to add them to
     (`ringmount.workers.fanotify`)."""
+    stacks_fd: int = -1
+    """Where stacks are written that the supervisor asks for (`ringmount.workers.explain`)."""
 
 
 class MountView:
@@ -231,6 +233,8 @@ class Worker:
         elif isinstance(message, messages.Released):
             if isinstance(self.mount.handles, ReopenHandles):
                 self.mount.handles.drop(api.Handle(message.fh))
+        elif isinstance(message, messages.Explain):
+            self.outbox.send(explain.explain(message, self.filesystem, self.engine.waiting()))
         elif isinstance(message, messages.Retire):
             self.retiring = True
         elif isinstance(message, messages.Stop):
@@ -562,10 +566,11 @@ def _become(setup: Setup, supervisor: int) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # An interrupt may come before the loop can hear of it: the journal's mark says the same.
     signal.signal(INTERRUPT_SIGNAL, signal.SIG_IGN)
+    signal.signal(explain.SIGNAL, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0)
     if not setup.shared_files:
-        keep = {0, 1, 2, setup.arena_fd, setup.channel.fileno(), setup.watch_group}
+        keep = {0, 1, 2, setup.arena_fd, setup.channel.fileno(), setup.watch_group, setup.stacks_fd}
         for name in os.listdir("/proc/self/fd"):
             if int(name) not in keep:
                 with contextlib.suppress(OSError):
@@ -619,6 +624,8 @@ def main(setup: Setup, supervisor: int) -> int:
         outbox.send(messages.Failed("filesystem", _text_of(error), _is_hopeless(error)))
         return EXIT_FILESYSTEM
     death.arm(worker.record)
+    if setup.stacks_fd >= 0:
+        explain.tell_stacks(setup.stacks_fd)
     worker.record.pid = os.getpid()
     worker.record.cpu = 0xFFFFFFFF if setup.cpu is None else setup.cpu
     worker.record.started_ns = lib.rm_now()

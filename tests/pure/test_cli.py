@@ -26,7 +26,7 @@ def test_help_lists_every_command_and_every_exit_code() -> None:
     for command in COMMANDS:
         assert f"\n    {command} " in text or f"\n    {command}\n" in text
     for code in ExitCode:
-        assert f"\n  {code:d}    {cli.MEANINGS[code]}" in text
+        assert f"\n  {code:<3}  {cli.MEANINGS[code]}" in text
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -50,8 +50,18 @@ def test_the_version_is_the_packages() -> None:
     assert caught.value.code == 0
 
 
-@pytest.mark.parametrize("arguments", [["--vers"], ["status", "--js"]])
-def test_options_are_not_abbreviated(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--vers"],
+        ["status", "--js"],
+        ["trace", "x", "--opcode", "LOOK"],
+        ["trace", "x", "--slower-than", "soon"],
+        ["trace", "x", "--count", "0"],
+        ["drain", "x", "--timeout", "-1"],
+    ],
+)
+def test_what_is_not_right_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == ExitCode.USAGE

@@ -76,7 +76,7 @@ def test_every_option_of_a_filesystem_is_told(kind: type[msgspec.Struct], title:
 def test_every_exit_code_is_told(name: str) -> None:
     text = shown(name)
     for code, meaning in cli.MEANINGS.items():
-        assert f"\n       {int(code)}      {meaning}\n" in text
+        assert f"\n       {int(code):<2}     {meaning}\n" in text
 
 
 def test_what_is_typed_comes_out_as_it_went_in() -> None:

@@ -6,7 +6,7 @@
 
 #include "step.h"
 
-#define RM_ARENA_VERSION 3
+#define RM_ARENA_VERSION 4
 #define RM_ENTRY_PAGE 4096   /* an entry: this page, then its payload */
 #define RM_SAVED_AT 512      /* offset of the saved start of a request's payload in the entry's page */
 #define RM_SAVED_MAX 512
@@ -14,6 +14,8 @@
 #define RM_OPCODES 64
 #define RM_BUCKETS 256
 #define RM_NOT_LISTING UINT32_MAX
+#define RM_TRACE_RECORDS 8192
+#define RM_TRACE_NAME 104
 
 enum rm_state { RM_FREE, RM_DELIVERED, RM_STARTED, RM_ANSWERED };
 
@@ -43,7 +45,8 @@ struct rm_journal {
 	uint64_t open_intent[2]; /* an open file being counted, for opens.c */
 	uint64_t open_node;
 	int32_t backing;         /* the backing id that this request has made, or is about to close */
-	uint8_t reserved[60];
+	uint32_t thread;         /* the thread of the pool that runs it; 0: none does */
+	uint8_t reserved[56];
 };
 
 struct rm_opstats {
@@ -74,8 +77,37 @@ struct rm_worker {
 	uint64_t started_ns;
 	uint32_t died_of;        /* the signal that ended the last incarnation, until the next one serves */
 	uint32_t died_from_outside; /* 1: another process sent it */
-	uint64_t reserved[14];
+	uint64_t traced;         /* opcodes that are traced, a bit each: 0 when nobody looks */
+	uint64_t traced_from_ns; /* those that took less are not */
+	uint64_t traced_errors;  /* 1: only those that failed */
+	uint64_t reserved[11];
 	struct rm_opstats ops[RM_OPCODES];
+};
+
+/* An answered request, for who looks on: see trace.cdef. */
+struct rm_trace_record {
+	uint64_t delivered_ns;
+	uint64_t took_ns;
+	uint64_t unique;
+	uint64_t nodeid;
+	uint64_t offset;
+	uint32_t opcode;
+	uint32_t pid;
+	uint32_t uid;
+	int32_t error;
+	uint32_t size;
+	uint32_t named;
+	uint8_t command[16];
+	uint8_t name[RM_TRACE_NAME];
+};
+
+struct rm_trace {
+	uint64_t next;
+	uint64_t known_at;
+	uint32_t known_pid;
+	uint8_t known[16];
+	uint8_t reserved[28];
+	struct rm_trace_record records[RM_TRACE_RECORDS];
 };
 
 /* Where everything is: the same in every process of the mount, because the arena is mapped at one address. */
@@ -84,6 +116,7 @@ struct rm_arena {
 	uint64_t payload;        /* bytes of one payload buffer */
 	struct rm_journal *journal;
 	uint32_t count;          /* of entries */
+	struct rm_trace *traces; /* one a worker */
 };
 
 /* For the C twins of methods that make a change (recovery.py says what for): right before its system call and right after.

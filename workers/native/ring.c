@@ -12,6 +12,7 @@
 
 #include "fast.h"
 #include "ring.h"
+#include "trace.h"
 
 /* The kernel's ABI (include/uapi/linux/fuse.h, 7.42), as far as C needs it; workers/abi.py has it whole and
    tests/pure/test_abi.py checks it against the running kernel. */
@@ -93,8 +94,9 @@ uint64_t rm_bucket_floor(int bucket)
 	return (8u + (uint64_t)(bucket - 16) % 8) << (exponent - 3) << 7;
 }
 
-static void count_reply(struct rm_worker *worker, const struct rm_journal *journal, uint64_t now)
+static void count_reply(const struct rm_arena *arena, struct rm_worker *worker, uint32_t index, uint64_t now)
 {
+	const struct rm_journal *journal = &arena->journal[index];
 	const struct in_header *header = (const struct in_header *)journal->header;
 	uint32_t opcode = header->opcode;
 	struct rm_opstats *stats = &worker->ops[opcode < RM_OPCODES ? opcode : 0];
@@ -114,6 +116,9 @@ static void count_reply(struct rm_worker *worker, const struct rm_journal *journ
 	} else if (opcode == OP_WRITE) {
 		worker->bytes_written += journal->payload_size;
 	}
+	if (__builtin_expect(__atomic_load_n(&worker->traced, __ATOMIC_RELAXED) != 0, 0) && opcode < RM_OPCODES &&
+	    worker->traced >> opcode & 1)
+		rm_trace(arena, worker, index, now);
 }
 
 /* --- journal ------------------------------------------------------------------------------------------- */
@@ -151,6 +156,7 @@ static void journal_delivery(const struct rm_arena *arena, uint32_t index, uint6
 	journal->listed = RM_NOT_LISTING;
 	memset(journal->open_intent, 0, sizeof journal->open_intent);
 	journal->backing = 0;
+	journal->thread = 0;
 	STEP();
 	__atomic_store_n(&journal->state, RM_DELIVERED, __ATOMIC_RELEASE);
 	STEP();
@@ -389,7 +395,7 @@ static int commit_all(struct rm_ring *ring, const uint32_t *commits, int ncommit
 	uint64_t now = ncommits ? rm_now() : 0;
 
 	for (int i = 0; i < ncommits; i++) {
-		count_reply(ring->worker, &ring->arena.journal[commits[i]], now);
+		count_reply(&ring->arena, ring->worker, commits[i], now);
 		int error = rm_recommit(ring, commits[i]);
 		if (error)
 			return error;
@@ -628,7 +634,7 @@ static bool take_request(struct rm_device *device, struct rm_event *events, int 
 	}
 	device->nfree--;
 	if (device->fast && rm_fast_serve(device->fast, &device->arena, index)) {
-		count_reply(device->worker, &device->arena.journal[index], rm_now());
+		count_reply(&device->arena, device->worker, index, rm_now());
 		rm_device_reply(device, index);
 		return true;
 	}
@@ -646,7 +652,7 @@ int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommi
 		uint64_t now = rm_now();
 
 		for (int i = 0; i < ncommits; i++) {
-			count_reply(device->worker, &device->arena.journal[commits[i]], now);
+			count_reply(&device->arena, device->worker, commits[i], now);
 			result = rm_device_reply(device, commits[i]);
 			/* ENOENT: the request was aborted or interrupted away; nobody waits for it. */
 			if (result && result != -ENOENT && count < max)
