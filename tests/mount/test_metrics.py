@@ -35,8 +35,8 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self.host)
 
 
-def scrape(at: str) -> dict[str, float]:
-    """The metrics served there, by name and labels but `mount`: "requests_total worker=0"."""
+def page(at: str) -> str:
+    """What is served there. Raises OSError, HTTPException."""
     if at.startswith("/"):
         connection: http.client.HTTPConnection = UnixConnection(at)
     else:
@@ -45,9 +45,13 @@ def scrape(at: str) -> dict[str, float]:
         connection.request("GET", "/metrics")
         response = connection.getresponse()
         assert response.status == 200
-        lines = response.read().decode().splitlines()
+        return response.read().decode()
+
+
+def scrape(at: str) -> dict[str, float]:
+    """The metrics served there, by name and labels but `mount`: "requests_total worker=0"."""
     found = {}
-    for line in lines:
+    for line in page(at).splitlines():
         if match := LINE.fullmatch(line):
             name, labels, value = match.groups()
             shown = re.sub(r'mount="[^"]*",?', "", labels or "").rstrip(",").replace('"', "")
