@@ -280,7 +280,7 @@ class Crew:
         self.deaths += 1
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         extra = worker.about(events.WORKER_DIED)
-        log.error("worker %d (pid %d) died: %s; another takes its place", worker.index, worker.pid, how, extra=extra)
+        log.error("worker %d (pid %d) died: %s", worker.index, worker.pid, how, extra=extra)
         if worker.failure is not None:
             how = worker.failure.message
         worker.early_deaths = [] if served else [*worker.early_deaths, now]

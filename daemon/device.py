@@ -126,7 +126,8 @@ class LegacyPath:
         else:
             counts["unexpected"] += 1
             extra = about(opcode=said.header.opcode, nodeid=said.header.nodeid, unique=said.header.unique)
-            log.warning("a request came by /dev/fuse, and not by a ring: answered EIO", extra=extra)
+            what = "a request (opcode %d) came by /dev/fuse, and not by a ring: answered EIO"
+            log.warning(what, said.header.opcode, extra=extra)
             self._connection.answer(said.header.unique, errno.EIO)
 
     def _retry(self, now: float) -> float | None:

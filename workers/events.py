@@ -137,6 +137,18 @@ SUPPRESSED = Event(
 EVENTS = [row for row in list(globals().values()) if isinstance(row, Event)]
 """All of them."""
 
+ABOUT = "ringmount"
+"""The attribute of a logging.LogRecord that holds an `About`."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What a message is about. `fields`: by their names in the journal."""
+
+    event: Event | None
+    fields: dict[str, object]
+
+
 IDENTITY: dict[str, object] = {}
 """Fields of every message of this process."""
 
@@ -165,18 +177,19 @@ def about(
         "UNIQUE": unique,
         "ERRNO": errno,
     }
-    return {"event": event, "fields": {name: value for name, value in fields.items() if value is not None}}
+    return {ABOUT: About(event, {name: value for name, value in fields.items() if value is not None})}
 
 
 def event_of(record: logging.LogRecord) -> Event | None:
     """The event that a message tells of."""
-    event = getattr(record, "event", None)
-    return event if isinstance(event, Event) else None
+    told = getattr(record, ABOUT, None)
+    return told.event if isinstance(told, About) else None
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
     """A message's fields of ours: those of this process, and what it is about."""
-    fields = {**IDENTITY, **getattr(record, "fields", {})}
+    told = getattr(record, ABOUT, None)
+    fields = {**IDENTITY, **(told.fields if isinstance(told, About) else {})}
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -692,7 +692,7 @@ def child(setup: Setup, supervisor: int) -> None:
     try:
         code = main(setup, supervisor)
     except BaseException:
-        log.critical("ended unexpectedly", exc_info=True)
+        log.critical("a worker (pid %d) ended unexpectedly", os.getpid(), exc_info=True)
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()

@@ -13,5 +13,5 @@ def decoded(entry: bytes) -> dict[str, str]:
             (size,) = struct.unpack_from("<Q", entry)
             value, entry = entry[8 : 8 + size], entry[8 + size + 1 :]
         assert name.decode() not in fields
-        fields[name.decode()] = value.decode("utf-8", "surrogateescape")
+        fields[name.decode()] = value.decode("utf-8", "backslashreplace")
     return fields

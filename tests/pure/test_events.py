@@ -25,8 +25,8 @@ def test_ids_stay_what_they_are() -> None:
 
 
 def test_only_what_is_known_becomes_a_field() -> None:
-    extra = about(events.HANG, worker=0, opcode=9999)
-    assert extra == {"event": events.HANG, "fields": {"WORKER": 0, "OPCODE": "9999"}}
+    (told,) = about(events.HANG, worker=0, opcode=9999).values()
+    assert (told.event, told.fields) == (events.HANG, {"WORKER": 0, "OPCODE": "9999"})
 
 
 def test_the_catalog_is_that_of_the_table() -> None:

@@ -33,12 +33,13 @@ def test_a_value_of_several_lines_has_its_length_in_front() -> None:
 
 
 def test_no_value_can_make_another_field() -> None:
-    fields = {"MESSAGE": "x\nPRIORITY=0", "ERRNO": "=\n=\n", "EMPTY": "", "BINARY": "\0\x7f=\udcff\n"}
+    fields = {"MESSAGE": "x\nPRIORITY=0", "ERRNO": "=\n=\n", "EMPTY": "", "BINARY": "\0\x7f=\n"}
     assert decoded(journald.encode(fields.items())) == fields
 
 
-def test_bytes_and_names_that_are_no_text_go_as_they_are() -> None:
-    assert journald.encode([("A", b"\xff\0"), ("B", os.fsdecode(b"\xfe"))]) == b"A=\xff\0\nB=\xfe\n"
+def test_bytes_go_as_they_are_and_what_is_no_text_is_escaped() -> None:
+    fields = [("A", b"\xff\0"), ("B", os.fsdecode(b"\xfe")), ("C", "\ud800")]
+    assert journald.encode(fields) == b"A=\xff\0\nB=\\udcfe\nC=\\ud800\n"
 
 
 def test_an_entry_arrives_as_one_datagram(journal: socket.socket) -> None:
