@@ -87,7 +87,7 @@ def test_a_supervisor_that_takes_no_turn_is_replaced_by_the_watchdog(box: Box) -
         restarted(box, "ringmount@watched", old)
         file.write("it goes on")
     assert box.path("/tmp/watched/file").read_text() == "it goes on"
-    assert "Watchdog timeout" in box.journal("ringmount@watched")
+    assert "Watchdog timeout" in box.journal("ringmount@watched", lines=2000)
     box.systemctl("stop", "ringmount@watched")
 
 
@@ -110,7 +110,7 @@ def test_a_reload_that_cannot_be_says_why_and_changes_nothing(box: Box) -> None:
     passthrough(box, "kept", read_only=True)
     done = box.run("systemctl", "reload", "ringmount@kept")
     assert done.returncode != 0
-    assert "read_only cannot change while the mount is there" in box.journal("ringmount@kept")
+    assert "read_only cannot change while the mount is there" in box.journal("ringmount@kept", lines=2000)
     assert "read_only" in box.show("ringmount@kept", "StatusText")
     (box.path(mountpoint) / "file").write_text("it goes on")
     assert box.show("ringmount@kept", "ActiveState") == "active"
