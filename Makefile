@@ -26,6 +26,7 @@ help:
 	@echo 'sudo make test-programs      git, sqlite, CPython, fio, stress-ng and others, natively and on mounts, an hour'
 	@echo '                 (PROGRAMS="git fio" and PLACES="native io_uring" narrow)'
 	@echo 'sudo make bench  ringmount beside its peers, into docs/bench/, 25 minutes (QUICK=1: 3, into build/bench/)'
+	@echo 'sudo make screenshot         the picture of `ringmount top`, docs/top.svg, anew'
 	@echo 'make dist        source archive and wheel in dist/'
 	@echo 'make deb         dist/ringmount_VERSION_ARCH.deb, with all that it needs of Python in it'
 	@echo 'make man         the manual pages, in build/man/'
@@ -99,6 +100,12 @@ soak-differential: dev
 bench: dev
 	@.ci/ring
 	@$(BIN)/python bench/run.py $(if $(filter-out 0,$(QUICK)),--quick) $(BENCH_ARGS)
+
+# The picture of `ringmount top` in the README.
+.PHONY: screenshot
+screenshot: dev
+	@.ci/ring
+	@$(BIN)/python docs/screenshot.py
 
 dist: dev
 	@rm -rf dist

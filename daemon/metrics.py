@@ -7,6 +7,7 @@ with what callers do; and nothing is asked of a worker or of the supervisor, for
 
 import contextlib
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 
 import psutil
 from prometheus_client import CollectorRegistry
@@ -177,8 +178,9 @@ class Collector:
 def buckets(operation: Operation) -> list[tuple[str, float]]:
     """An operation's histogram as Prometheus has them: upper limits in seconds, and how many are below each."""
     counts = [operation.buckets.get(bucket, 0) for bucket in range(operations.BUCKETS)]
-    edges = [(repr(operations.CEILINGS[edge] / 1e9), float(sum(counts[: edge + 1]))) for edge in EDGES]
-    return [*edges, ("+Inf", float(sum(counts)))]
+    below = list(accumulate(counts))
+    edges = [(repr(operations.CEILINGS[edge] / 1e9), float(below[edge])) for edge in EDGES]
+    return [*edges, ("+Inf", float(below[-1]))]
 
 
 def exposition(arena: Arena, facts: Facts) -> Callable[[str], tuple[str, bytes]]:

@@ -55,5 +55,5 @@ def test_its_filesystem_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_it_names_every_command() -> None:
-    for command in ("run", "check", "doctor", "status", "ps", "umount", "log-level", "schema", "completion"):
+    for command in ("run", "check", "doctor", "status", "top", "ps", "umount", "log-level", "schema", "completion"):
         assert f"| `ringmount {command}" in README
