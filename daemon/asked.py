@@ -63,7 +63,7 @@ class Stacks(Asked, tag="stacks"):
 class Paths(Asked, tag="paths"):
     """What these nodes are called. Answered: paths by nodeid, those that are known."""
 
-    nodes: list[int]
+    nodes: Annotated[list[Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]], msgspec.Meta(max_length=512)]
 
 
 class Trace(Asked, tag="trace"):

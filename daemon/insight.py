@@ -7,7 +7,6 @@ the client gets what has come; of a thread that has not answered, what the kerne
 import contextlib
 import itertools
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,6 @@ MOST_THREADS = 64
 MOST_BYTES = 256 << 10
 """Read of what a worker's threads wrote."""
 MOST_NODES = 512
-
-STACK = re.compile(r"^@(\d+)\n(.*?)^!\1\n", re.MULTILINE | re.DOTALL)
 
 
 class Thread(msgspec.Struct):
@@ -124,7 +121,8 @@ class Insights:
         is_first = sum(other.with_stacks for other in self._rounds.values()) == round.with_stacks
         for worker in self._crew.workers:
             if worker.state is State.SERVING:
-                worker.outbox.send(messages.Explain(round.token, nodes))
+                if not len(worker.outbox):  # one that takes no mail is not sent more and more
+                    worker.outbox.send(messages.Explain(round.token, nodes))
                 round.threads[worker.index] = _ask(worker, afresh=is_first) if round.with_stacks else set()
         return LATER
 
@@ -183,10 +181,22 @@ def _told(worker: WorkerProcess) -> dict[int, list[str]]:
         text = os.pread(worker.stacks_fd, MOST_BYTES, 0).decode("ascii", "backslashreplace")
     except OSError:
         return {}
-    return {
-        int(found[1]): [line.strip() for line in found[2].splitlines() if line.startswith("  ")]
-        for found in STACK.finditer(text)
-    }
+    return stacks_in(text)
+
+
+def stacks_in(text: str) -> dict[int, list[str]]:
+    """By thread, the last stack that is whole (native/stacks.c). A worker may write what it likes."""
+    told: dict[int, list[str]] = {}
+    stack: list[str] = []
+    for line in text.split("\n")[:-1]:
+        if line.startswith("@"):
+            stack = []
+        elif line.startswith("!") and line[1:].isdecimal() and len(line) < 12:
+            told[int(line[1:])] = stack
+            stack = []
+        elif line.startswith("  "):
+            stack.append(line.strip())
+    return told
 
 
 def _explained(round: _Round, worker: WorkerProcess) -> Explained:

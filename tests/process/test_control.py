@@ -7,6 +7,7 @@ import selectors
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -515,73 +516,74 @@ def test_a_supervisor_whose_queue_is_full_does_not_answer(tmp_path: Path) -> Non
 
 # --- who may ask what -------------------------------------------------------------------------------------------------
 
-AS_ANOTHER = """
-import sys
-from pathlib import Path
-from ringmount.daemon import asked, client
-from ringmount.daemon.exitcodes import Failure
-for question in (asked.Status(), asked.Requests()):
-    try:
-        print(client.ask(Path(sys.argv[1]), question))
-    except Failure as failure:
-        print(failure)
-"""
 NOBODY = 65534
+PYTHON = os.path.realpath(sys.executable)
+"""The system's, which everybody may run, wherever this is checked out."""
 
-
-def as_another(path: Path, *options: str, script: str = AS_ANOTHER) -> list[str]:
-    """What this script prints as another user, who can get to the socket."""
-    for folder in (path.parent, *path.parent.parents):
-        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    done = subprocess.run(
-        ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), *options, sys.executable, "-P", "-c", script, path],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    return done.stdout.splitlines()
-
-
-@pytest.mark.root
-def test_others_may_ask_what_is_for_them(tmp_path: Path) -> None:
-    path = tmp_path / "x.sock"
-    commands: dict[type[Asked], Command] = {Status: lambda *_: "how it is", Requests: lambda *_: "what it does"}
-    loop = Loop(path, commands, group=54321)
-    try:
-        refused = "the supervisor of x refused: this is for root and the mount's user and members of control_group"
-        assert as_another(path, "--clear-groups") == ["how it is", refused]
-        assert as_another(path, "--groups", "54320,54321") == ["how it is", "what it does"]
-        assert as_another(path, "--groups", ",".join(map(str, range(50000, 51000)))) == ["how it is", refused]
-        assert [client.ask(path, question) for question in (Status(), Requests())] == ["how it is", "what it does"]
-    finally:
-        loop.close()
-
-
+ASK = """
+import json, socket, sys
+for line in sys.argv[2:]:
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(sys.argv[1])
+        raw.sendall(line.encode() + b"\\n")
+        answer = json.loads(b"".join(iter(lambda: raw.recv(1 << 16), b"")))
+    print(answer.get("result") or answer["error"])
+"""
 HOARD = """
-import os, socket, sys
+import socket, sys
 held = []
-for _ in range(int(sys.argv[1])):
+for _ in range(100):
     held.append(socket.socket(socket.AF_UNIX))
-    held[-1].connect(sys.argv[2])
+    held[-1].connect(sys.argv[1])
 print("holds", flush=True)
 sys.stdin.read()
 """
 
 
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that everybody gets into; pytest's own are for one user."""
+    with tempfile.TemporaryDirectory(prefix="ringmount-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def as_another(script: str, *arguments: str | Path, groups: str = "") -> list[str | Path]:
+    """The command that runs this as another user."""
+    into = ["--groups", groups] if groups else ["--clear-groups"]
+    who = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), *into]
+    return [*who, PYTHON, "-I", "-S", "-c", script, *arguments]
+
+
 @pytest.mark.root
-def test_others_cannot_take_all_the_room(tmp_path: Path) -> None:
-    path = tmp_path / "x.sock"
-    loop = Loop(path, {Status: lambda *_: "how it is"})
-    tmp_path.chmod(0o755)
+def test_others_may_ask_what_is_for_them(public: Path) -> None:
+    path = public / "x.sock"
+
+    def answers(groups: str = "") -> list[str]:
+        questions = [asked.encode(question).decode().strip() for question in (Status(), Requests())]
+        command = as_another(ASK, path, *questions, groups=groups)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd="/")
+        return done.stdout.splitlines()
+
+    commands: dict[type[Asked], Command] = {Status: lambda *_: "how it is", Requests: lambda *_: "what it does"}
+    loop = Loop(path, commands, group=54321)
     try:
-        as_another(path, "--clear-groups", script="")
+        refused = "this is for root and the mount's user and members of control_group"
+        assert answers() == ["how it is", refused]
+        assert answers(groups="54320,54321") == ["how it is", "what it does"]
+        assert answers(groups=",".join(map(str, range(50000, 51000)))) == ["how it is", refused]
+        assert [client.ask(path, question) for question in (Status(), Requests())] == ["how it is", "what it does"]
+    finally:
+        loop.close()
+
+
+@pytest.mark.root
+def test_others_cannot_take_all_the_room(public: Path) -> None:
+    path = public / "x.sock"
+    loop = Loop(path, {Status: lambda *_: "how it is"})
+    try:
         with subprocess.Popen(
-            ["setpriv", "--reuid", str(NOBODY), "--clear-groups", sys.executable, "-P", "-c", HOARD, "100", path],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            as_another(HOARD, path), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/"
         ) as hoarder:
             assert hoarder.stdout is not None
             assert hoarder.stdout.readline() == "holds\n"
