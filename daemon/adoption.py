@@ -19,11 +19,12 @@ from pathlib import Path
 
 import msgspec
 
-from ringmount.daemon import kept, mountinfo, mounting
+from ringmount.daemon import keeping, kept, mountinfo, mounting
 from ringmount.daemon.exitcodes import ExitCode, Failure
 from ringmount.daemon.kept import Kept
 from ringmount.daemon.mountinfo import RINGMOUNT_TYPE
 from ringmount.workers import arena as arenas
+from ringmount.workers.api import Handle
 from ringmount.workers.arena import Arena, ArenaError, Layout
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,8 @@ class Inherited:
     arena: Arena
     fuse_fd: int
     clones: dict[int, int]
+    files: dict[Handle, int]
+    """By handle, the descriptor that was kept of it, or -1 where it is open still."""
     is_reload: bool
     """The same process had it until now, and what it had open for files is open."""
 
@@ -81,8 +84,11 @@ def inherit(name: str, stored: list[tuple[str, int]], *, is_reload: bool = False
         _close(stored, set())
         raise
     clones = {int(n.removeprefix(CLONE)): fd for n, fd in stored if n.startswith(CLONE) and n[len(CLONE) :].isdigit()}
-    _close(stored, {fuse, memory, *clones.values()})
-    return Inherited(known, arena, fuse, clones, is_reload)
+    files = {fh: fd for n, fd in stored if (fh := keeping.handle_of(n)) is not None}
+    _close(stored, {fuse, memory, *clones.values(), *files.values()})
+    if is_reload:
+        files = {Handle(fh): -1 for fh in known.files}
+    return Inherited(known, arena, fuse, clones, files, is_reload)
 
 
 def is_fuse(fd: int) -> bool:

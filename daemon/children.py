@@ -64,6 +64,8 @@ class WorkerProcess:
         """The loop turns that it had taken when it was last seen to take one."""
         self.pinged: float | None = None
         """When it was asked to take another, which it has not done yet (time.monotonic)."""
+        self.fds: list[int] = []
+        """What came with the last message that was received."""
         self._theirs: socket.socket | None = None
         self.stacks_fd = -1
         """A memory file that its threads write their stacks to (`ringmount.workers.explain`)."""
@@ -151,9 +153,15 @@ class WorkerProcess:
         return about(event, worker=None if self.index == SPARE else self.index, cpu=self.cpu, errno=errno)
 
     def receive(self) -> messages.ToSupervisor | None:
-        """The next message, None if there is none. Raises msgspec.DecodeError for what is no message."""
+        """The next message, None if there is none. What came with it is in `fds` until the one after it.
+
+        Raises msgspec.DecodeError for what is no message.
+        """
+        while self.fds:
+            os.close(self.fds.pop())
         try:
-            packet = self.channel.recv(1 << 17)
+            flags = socket.MSG_CMSG_CLOEXEC
+            packet, self.fds, _, _ = socket.recv_fds(self.channel, 1 << 17, messages.MAX_KEPT + 1, flags)
         except (BlockingIOError, ConnectionError):
             return None
         return messages.to_supervisor(packet) if packet else None

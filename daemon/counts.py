@@ -4,12 +4,24 @@ from collections.abc import Iterator, MutableMapping
 
 from ringmount.workers.arena import Arena
 
-NAMES = ("forgets", "interrupts", "notifications", "nudges", "hangs", "unexpected", "strays", "memory", "faults")
+NAMES = (
+    "forgets",
+    "interrupts",
+    "notifications",
+    "nudges",
+    "hangs",
+    "unexpected",
+    "strays",
+    "memory",
+    "faults",
+    "unkept",
+)
 """In the order of the arena, to which a name can only be added. `forgets`: references that the kernel gave back;
 `interrupts`: calls that were interrupted; `notifications`: to the kernel; `nudges`: requests made to have others handed
 out; `hangs`: workers replaced because a request hung; `unexpected`: messages on /dev/fuse that belong to no supervisor;
 `strays`: descriptors of dead workers closed; `memory`: workers replaced because of their memory;
-`faults`: errors in the supervisor's loop, which went on."""
+`faults`: errors in the supervisor's loop, which went on; `unkept`: times that there was no room to keep descriptors of
+open files."""
 
 
 class Counts(MutableMapping[str, int]):

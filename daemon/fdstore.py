@@ -15,6 +15,8 @@ import socket
 import sdnotify
 
 LISTEN_FDS_START = 3
+CAPACITY = 1024
+"""What the unit says (systemd/ringmount@.service)."""
 
 
 class ServiceManager:
@@ -28,6 +30,9 @@ class ServiceManager:
         address = os.environ.pop("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self.is_there = bool(address)
+        most = os.environ.pop("FDSTORE", "")
+        self.capacity = int(most) if most.isdigit() else CAPACITY
+        """How many descriptors it keeps (FileDescriptorStoreMax=, which systemd tells from version 254 on)."""
         self.watchdog = _watchdog()
         """Seconds within which WATCHDOG=1 has to be said, again and again; 0 if nobody waits for it."""
 

@@ -17,6 +17,7 @@ lives as long as the mount does, and must not die of anything that the superviso
 import array
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -49,6 +50,10 @@ class Keeper:
         self.kept: list[tuple[str, int]] = []
         self.child = 0
         self.has_kept = False
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        self.most = MOST_KEPT if limit == resource.RLIM_INFINITY else min(MOST_KEPT, limit // 3)
+        """Descriptors; a start has each of them three times for a moment."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
         self.is_ready = self.is_stopping = False
         self.stop_asked = False
         self.deaths: list[float] = []
@@ -91,7 +96,9 @@ class Keeper:
     def start(self) -> None:
         """Starts the supervisor, with all that is kept."""
         self.is_ready = self.is_stopping = False
-        environment = dict(os.environ, NOTIFY_SOCKET="@" + self.socket.getsockname()[1:].decode())
+        environment = dict(
+            os.environ, NOTIFY_SOCKET="@" + self.socket.getsockname()[1:].decode(), FDSTORE=str(self.most)
+        )
         self.child = os.fork()
         if self.child:
             return
@@ -174,7 +181,7 @@ class Keeper:
         """Does as it is told; returns the descriptors that are not kept."""
         said = dict(line.partition("=")[::2] for line in lines)
         name = said.get("FDNAME", "stored")
-        if said.get("FDSTORE") == "1" and len(self.kept) + len(fds) <= MOST_KEPT:
+        if said.get("FDSTORE") == "1" and len(self.kept) + len(fds) <= self.most:
             self.kept += [(name, fd) for fd in fds]
             self.has_kept = True
             fds = array.array("i")

@@ -35,6 +35,7 @@ from ringmount.daemon.exitcodes import Failure
 from ringmount.daemon.exporter import Exporter
 from ringmount.daemon.fdstore import ServiceManager
 from ringmount.daemon.insight import Insights
+from ringmount.daemon.keeping import Keeping
 from ringmount.daemon.kept import Kept
 from ringmount.daemon.log import say_left_out
 from ringmount.daemon.loop import Loop
@@ -90,6 +91,7 @@ class Supervisor:
         self.watch = Watch(self.mount, self.loop, self.crew)
         self.watchdog = Watchdog(self.loop, self.crew, manager)
         self.strays = Strays(self.mount, self.loop, self.crew)
+        self.keeping = Keeping(self.mount, self.loop, manager, others=2 + len(self.crew.workers))
         self.coherence = Coherence(self.mount, self.loop, self.connection)
         self.exporter = Exporter(self.mount, self.loop, self.connection)
         self.insights = Insights(self.mount, self.loop, self.crew)
@@ -180,6 +182,7 @@ class Supervisor:
 
     def _start(self) -> None:
         self.mount.make_arena()
+        self.keeping.start({})
         self.coherence.prepare()
         self.crew.watch_group = self.coherence.group
         self.crew.start()
@@ -190,6 +193,7 @@ class Supervisor:
     def _take_over(self, inherited: Inherited) -> None:
         path = self.mount.config.mountpoint
         self.mount.adopt(inherited.kept, inherited.arena, inherited.is_reload)
+        self.keeping.start(inherited.files)
         self.connection.adopt(inherited)
         self.coherence.prepare()
         self.crew.watch_group = self.coherence.group
@@ -251,6 +255,7 @@ class Supervisor:
             transport=self.connection.transport,
             transport_reason=self.connection.transport_reason,
             connection=self.connection.number,
+            files=[int(fh) for fh in self.keeping.handles],
             made_mountpoint=self._made_mountpoint,
             since=self.mount.since,
             draining=self.mount.draining,
@@ -291,6 +296,7 @@ class Supervisor:
         if was_mounted:
             self.legacy.unwatch()
             self.connection.close()
+            self.keeping.end()
             self.manager.remove(adoption.ARENA)
             if not self._is_handed:
                 stop.unmount_the_dead(path)
@@ -303,6 +309,8 @@ class Supervisor:
             self.connection.writer.put(message.data)
         elif isinstance(message, messages.Legacy):
             self.legacy.take(memoryview(message.data))
+        elif isinstance(message, messages.Keep):
+            self.keeping.take(message, worker.fds)
         elif isinstance(message, messages.Departed):
             self.legacy.tell_departed([(NodeId(node), watchers) for node, watchers in message.nodes])
         elif isinstance(message, messages.Explained):

@@ -147,6 +147,12 @@ class FakeHandles:
         self.locals.pop(fh, None)
         return fd
 
+    def keep(self, fh: Handle) -> None:
+        self._row(fh)
+
+    def losing_name(self, found: os.stat_result) -> None:
+        pass
+
     def set_local(self, fh: Handle, value: Any) -> None:
         self._row(fh)
         self.locals[fh] = value

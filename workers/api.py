@@ -59,6 +59,7 @@ from ringmount.workers import codec
 
 if TYPE_CHECKING:
     import logging
+    import os
 
 NodeId = NewType("NodeId", int)
 """A node's number, 1 .. 2**64-1. Never reused for another object while the kernel holds references."""
@@ -369,6 +370,18 @@ class Handles(Protocol):
 
     def remove(self, fh: Handle) -> int:
         """Forgets the handle and gives its descriptor (or -1) to the caller, who closes it. Raises OSError EBADF."""
+
+    def keep(self, fh: Handle) -> None:
+        """Policy `shared`: has a copy of the descriptor outlive all processes, where somebody keeps such (`run --keep`,
+        systemd): for what cannot be opened again, or holds locks. Waits until it is done.
+
+        The copy is given up within a second of the handle's end. What has no name when it is added is kept anyway.
+        Raises OSError EBADF.
+        """
+
+    def losing_name(self, found: os.stat_result) -> None:
+        """Policy `shared`: to be called before an object with these attributes loses a name. If that is its last one
+        and it is open, its descriptors are kept."""
 
     def set_local(self, fh: Handle, value: Any) -> None:
         """Policy `reopen`: keeps this worker's own object for the handle (after `open`, say)."""

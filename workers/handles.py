@@ -7,8 +7,10 @@ own for handles (`local`), which are not shared.
 Rule for a change here: `fd` is on the way of every READ and WRITE; it stays a look into memory.
 """
 
+import contextlib
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,16 +30,16 @@ _ITERATE = 256
 
 
 class HandleInfo(msgspec.Struct, frozen=True):
-    """All that the table knows of an open file. `fd` is -1 without a descriptor; `worker` opened it; `lock_owner` and
-    `extra` are what `note` kept."""
+    """All that the table knows of an open file. `fd` is -1 without a descriptor; `worker` opened it; `inode` is 0 where
+    nobody keeps descriptors, or for what is no file; `is_kept`: somebody does, and this one."""
 
     fh: Handle
     node: NodeId
     flags: int
     fd: int
     worker: int
-    lock_owner: int
-    extra: int
+    inode: int
+    is_kept: bool
 
 
 def size(capacity: int = DEFAULT_CAPACITY) -> int:
@@ -50,7 +52,8 @@ def _error(result: int) -> OSError:
 
 
 def _info(handle: Any) -> HandleInfo:
-    return HandleInfo(handle.fh, handle.node, handle.flags, handle.fd, handle.worker, handle.lock_owner, handle.extra)
+    is_kept = bool(handle.is_kept)
+    return HandleInfo(handle.fh, handle.node, handle.flags, handle.fd, handle.worker, handle.inode, is_kept)
 
 
 class HandleTable:
@@ -66,7 +69,9 @@ class HandleTable:
         self._local: dict[Handle, Any] = {}
         self.reopen_descriptor: Callable[[NodeId, int], int] | None = None
         self._check(lib.rm_handles_create(self._base, size) if create else lib.rm_handles_open(self._base, size))
-        words = ffi.buffer(self._base + 4096, lib.rm_handles_capacity(self._base) * 8)
+        self.keeper: Callable[[list[HandleInfo]], None] = lambda files: None
+        """Has somebody keep copies of these handles' descriptors, and returns when that is done."""
+        words = ffi.buffer(self._base + lib.RM_HANDLES_WORDS_AT, lib.rm_handles_capacity(self._base) * 8)
         self._words = memoryview(words).cast("Q").toreadonly()
 
     def _check(self, result: int) -> int:
@@ -81,10 +86,34 @@ class HandleTable:
 
         The journal of the request that this is done for (nodes.INTENT) names the handle first.
         """
-        fh: Handle = lib.rm_handles_add(self._base, self._worker, node, flags, fd, INTENT.get())
+        found = os.fstat(fd) if fd >= 0 and self.is_lasting else None
+        inode = found.st_ino if found is not None and stat.S_ISREG(found.st_mode) else 0
+        fh: Handle = lib.rm_handles_add(self._base, self._worker, node, flags, fd, inode, INTENT.get())
         if fh < 0:
             raise _error(fh)
+        if found is not None and inode and not found.st_nlink:
+            self.keep(fh)
         return fh
+
+    def keep(self, fh: Handle) -> None:
+        """Has the descriptor outlive all processes, where somebody keeps such (`run --keep`). OSError EBADF."""
+        if self.is_lasting and not (handle := self.get(fh)).is_kept:
+            self.keeper([handle])
+
+    def losing_name(self, found: os.stat_result) -> None:
+        """To be called before the object of these attributes loses a name: if it is open and has no other, it is kept.
+
+        Who opens it at this very moment is not seen, unless the name is gone by then.
+        """
+        if not self.is_lasting or found.st_nlink != 1 or not lib.rm_handles_may_be_open(self._base, found.st_ino):
+            return
+        files = []
+        for handle in self.iterate(found.st_ino):
+            with contextlib.suppress(OSError):  # it has been closed meanwhile
+                if not handle.is_kept and os.fstat(self.fd(handle.fh)).st_dev == found.st_dev:
+                    files.append(self.get(handle.fh))
+        if files:
+            self.keeper(files)
 
     def fd(self, fh: Handle) -> int:
         """The handle's descriptor. OSError EBADF if the handle is not known or has none."""
@@ -138,10 +167,11 @@ class HandleTable:
 
     def sweep_local(self) -> list[Any]:
         """Stops keeping objects of handles that have ended, in whichever worker, and returns them to be closed."""
-        ended = [fh for fh in list(self._local) if not self._is_live(fh)]
+        ended = [fh for fh in list(self._local) if not self.is_live(fh)]
         return [self._local.pop(fh) for fh in ended]
 
-    def _is_live(self, fh: Handle) -> bool:
+    def is_live(self, fh: Handle) -> bool:
+        """Whether the handle has not ended."""
         word = self._words[fh & _SLOT]
         return word >> 32 == fh >> 32 and 0 < word & _SLOT < _FILLING
 
@@ -153,9 +183,22 @@ class HandleTable:
         self._check(lib.rm_handles_get(self._base, fh, handle))
         return _info(handle)
 
-    def note(self, fh: Handle, lock_owner: int = 0, extra: int = 0) -> None:
-        """Keeps two numbers with the handle, for a successor. OSError EBADF."""
-        self._check(lib.rm_handles_note(self._base, fh, lock_owner, extra))
+    @property
+    def is_lasting(self) -> bool:
+        """Whether somebody keeps descriptors beyond the death of all processes. The supervisor says so."""
+        return bool(lib.rm_handles_is_lasting(self._base))
+
+    @is_lasting.setter
+    def is_lasting(self, lasting: bool) -> None:
+        lib.rm_handles_set_lasting(self._base, lasting)
+
+    def set_kept(self, fh: Handle) -> None:
+        """A copy of the handle's descriptor is kept. OSError EBADF."""
+        self._check(lib.rm_handles_set_kept(self._base, fh))
+
+    def supply(self, fh: Handle, fd: int) -> bool:
+        """Gives a handle that lost its descriptor this one; False if it has another or has ended."""
+        return bool(lib.rm_handles_supply(self._base, fh, fd) == fd)
 
     def lose_descriptors(self) -> int:
         """Takes the descriptors from all handles, whose table of descriptors is gone; returns how many had one.
@@ -164,10 +207,10 @@ class HandleTable:
         """
         return int(lib.rm_handles_lose_fds(self._base))
 
-    def iterate(self) -> Iterator[HandleInfo]:
-        """All handles, each as of the instant it is read."""
+    def iterate(self, inode: int = 0) -> Iterator[HandleInfo]:
+        """All handles, or those with this inode number, each as of the instant it is read."""
         cursor, handles = ffi.new("uint32_t *"), ffi.new("struct rm_handle[]", _ITERATE)
-        while n := lib.rm_handles_iterate(self._base, cursor, handles, _ITERATE):
+        while n := lib.rm_handles_iterate(self._base, inode, cursor, handles, _ITERATE):
             yield from [_info(handles[i]) for i in range(n)]
 
     def live(self) -> int:

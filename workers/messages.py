@@ -157,9 +157,20 @@ class Description(Message):
     secret_options: list[str] = msgspec.field(default_factory=list)
 
 
+class Keep(Message):
+    """Copies of these handles' descriptors shall outlive all processes. With it come an eventfd(2), to which the
+    supervisor writes when that is done, and the descriptors, MAX_KEPT at most."""
+
+    handles: list[int]
+
+
+MAX_KEPT = 250
+"""SCM_MAX_FD is 253."""
+
+
 ToWorker: TypeAlias = Assign | Serve | Interrupt | Forget | Released | Ping | Retire | Stop | Explain | LogLevel
 ToSupervisor: TypeAlias = (
-    Prepared | Serving | Failed | Legacy | Departed | Released | Explained | Notification | Description
+    Prepared | Serving | Failed | Legacy | Departed | Released | Explained | Notification | Description | Keep
 )
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -34,7 +34,7 @@ from ringmount.workers.arena import Arena
 from ringmount.workers.dispatch import Replies
 from ringmount.workers.engine import HEADER, ConnectionGone, Engine, EngineIo, RingRefused
 from ringmount.workers.events import Event, about
-from ringmount.workers.handles import HandleTable
+from ringmount.workers.handles import HandleInfo, HandleTable
 from ringmount.workers.nodes import NodeTable
 from ringmount.workers.notify import Notifier
 from ringmount.workers.opens import Opens
@@ -44,6 +44,8 @@ from ringmount.workers.ring import Device, Ring
 log = logging.getLogger(__name__)
 
 SPARE = -1
+KEEP_PATIENCE = 1.0
+"""Seconds for the supervisor to have descriptors kept; a request waits meanwhile."""
 STOP_GRACE = 1.0
 """Seconds for requests to be answered, and coroutines to end by themselves, when the mount is stopped."""
 EXIT_OK = 0
@@ -89,10 +91,10 @@ class MountView:
         setup: Setup,
         arena: Arena,
         policy: api.HandlePolicy,
-        send: Callable[[messages.Message], None],
+        outbox: messages.Outbox,
         io: EngineIo,
     ) -> None:
-        config = setup.config
+        config, send = setup.config, outbox.send
         self.name = config.name
         self.mountpoint = config.mountpoint
         self.read_only = config.read_only
@@ -110,6 +112,8 @@ class MountView:
         self.worker = setup.index
         self.workers = setup.workers
         self.max_write = config.max_write
+        self._outbox = outbox
+        self.handles.keeper = self._keep
         self._arena = arena
         self._fd_owners = arena.section("fd_owners").cast("H") if setup.shared_files else None
 
@@ -121,6 +125,30 @@ class MountView:
         if policy is api.HandlePolicy.REOPEN:
             return ReopenHandles(address, size, setup.index, lambda fh: send(messages.Released(fh)))
         return HandleTable(address, size, setup.index)
+
+    def _keep(self, files: list[HandleInfo]) -> None:
+        """Has the supervisor keep copies of these handles' descriptors, and waits for that: not for ever, since a
+        request waits meanwhile."""
+        for at in range(0, len(files), messages.MAX_KEPT):
+            copies = {}
+            for handle in files[at : at + messages.MAX_KEPT]:
+                with contextlib.suppress(OSError):
+                    copies[handle.fh] = os.dup(handle.fd)
+            ended = [fh for fh in copies if not self.handles.is_live(fh)]  # its number may mean another file by now
+            for fh in ended:
+                os.close(copies.pop(fh))
+            event = self.own_fd(os.eventfd(0, os.EFD_CLOEXEC))
+            done = select.poll()
+            done.register(event, select.POLLIN)
+            until = time.monotonic() + KEEP_PATIENCE
+            self._outbox.send(messages.Keep([int(fh) for fh in copies]), [event, *copies.values()])
+            while not done.poll(100 if self._outbox.flush() else OUTBOX_PATIENCE) and time.monotonic() < until:
+                pass
+            if not len(self._outbox):
+                for fd in copies.values():
+                    os.close(fd)
+                self.disown_fd(event)
+                os.close(event)
 
     def tables(self, opens: Opens) -> Tables:
         """For filesystems that answer in C."""
@@ -188,7 +216,7 @@ class Worker:
         self.retiring = False
         self.single: SingleCounts | None = None
         io = EngineIo()
-        self.mount = MountView(setup, self.arena, cls.handle_policy, self.outbox.send, io)
+        self.mount = MountView(setup, self.arena, cls.handle_policy, self.outbox, io)
         self.filesystem = cls(options, self.mount)
         if isinstance(self.mount.handles, ReopenHandles):
             self.mount.handles.reopen = self.filesystem.reopen

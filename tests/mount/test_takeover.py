@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,151 @@ for lock in (fcntl.lockf, fcntl.flock):
         continue
     sys.exit("not locked any more")
 """
+
+
+NAMELESS = """
+import os, sys
+root = sys.argv[1]
+def opened(name, flags=os.O_CREAT | os.O_EXCL):
+    return os.open(f"{root}/{name}", os.O_RDWR | flags, 0o600)
+removed, replaced, appended = opened("removed"), opened("replaced"), opened("appended", os.O_CREAT | os.O_APPEND)
+readers = [os.open(f"{root}/{name}", os.O_RDONLY) for name in ("removed", "replaced", "appended")]
+files = [removed, replaced, appended, opened(".", os.O_TMPFILE)]
+for file in files:
+    os.write(file, b"before ")
+for name in ("removed", "appended"):
+    os.unlink(f"{root}/{name}")
+open(f"{root}/new", "w").close()
+os.rename(f"{root}/new", f"{root}/replaced")
+readers.append(os.open(f"/proc/self/fd/{files[3]}", os.O_RDONLY))
+for moment in ("ready", "again", "done"):
+    print(moment, flush=True)
+    sys.stdin.readline()
+    if moment != "done":
+        for file, reader in zip(files, readers):
+            os.write(file, b"after ")
+            assert os.fstat(file).st_nlink == 0
+            found = os.pread(reader, 100, 0)
+            assert found == b"before after " + b"after " * (moment == "again"), (file, found)
+for file in files + readers:
+    os.close(file)
+print("closed", flush=True)
+sys.stdin.readline()
+"""
+
+
+def kept(mount: ServedMount) -> list[str]:
+    """The open files without a name that the holder keeps."""
+    folder = Path(f"/proc/{mount.process.pid}/fd")
+    paths = []
+    for fd in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # it is closed at this moment
+            paths.append(os.readlink(folder / fd))
+    return [path for path in paths if path.endswith("(deleted)") and not path.startswith("/memfd:")]
+
+
+@pytest.mark.parametrize(
+    ("transport", "fast"),
+    [pytest.param("io_uring", True, marks=pytest.mark.ring), ("dev_fuse", True), ("dev_fuse", False)],
+)
+def test_open_files_without_a_name_outlive_all_processes(tmp_path: Path, transport: str, fast: bool) -> None:
+    (tmp_path / "source").mkdir()
+    options = {"source": str(tmp_path / "source"), "fast": fast}
+    with (
+        serve(tmp_path, filesystem="passthrough", options=options, arguments=["--keep"], transport=transport) as mount,
+        client(NAMELESS, mount.path) as user,
+    ):
+        pipes = user.process
+        assert pipes.stdin is not None
+        assert pipes.stdout is not None
+
+        def go_on(moment: str) -> None:
+            assert pipes.stdin is not None
+            assert pipes.stdout is not None
+            pipes.stdin.write("\n")
+            pipes.stdin.flush()
+            assert pipes.stdout.readline() == f"{moment}\n"
+
+        assert pipes.stdout.readline() == "ready\n"
+        assert len(kept(mount)) == 8
+        for moment in ("again", "done"):
+            kill_and_wait(mount, "all")
+            go_on(moment)
+        go_on("closed")
+        wait_for(lambda: not kept(mount))
+        pipes.stdin.write("\n")
+        assert user.result() == ""
+        wait_for(lambda: status(mount)["nodes"] <= 2, "the kernel's references to be given back")
+
+
+LOCKED = """
+import fcntl, os, sys
+root = sys.argv[1]
+ranges, whole, removed = (open(f"{root}/{name}", "r+b") for name in ("ranges", "whole", "removed"))
+fcntl.lockf(ranges, fcntl.LOCK_EX, 10, 5)
+fcntl.lockf(ranges, fcntl.LOCK_SH, 10, 30)
+fcntl.flock(whole, fcntl.LOCK_EX)
+fcntl.flock(removed, fcntl.LOCK_SH)
+os.unlink(f"{root}/removed")
+print("ready", flush=True)
+sys.stdin.readline()
+fcntl.lockf(ranges, fcntl.LOCK_UN, 10, 5)
+print("partly", flush=True)
+sys.stdin.readline()
+ranges.close()
+whole.close()
+print("none", flush=True)
+sys.stdin.readline()
+"""
+
+
+def locks_of(source: Path, *names: str) -> list[str]:
+    """The locks on these files beneath, and on what ranges, whoever holds them (proc_locks(5))."""
+    by_inode = {f"{os.stat(source / name).st_ino}": name for name in names}
+    found = []
+    for line in Path("/proc/locks").read_text().splitlines():
+        kind, mode, inode, start, end = (line.replace("-> ", "").split()[at] for at in (1, 3, 5, 6, 7))
+        if (name := by_inode.get(inode.rpartition(":")[2])) is not None:
+            found.append(f"{name} {kind} {mode} {start} {end}")
+    return sorted(found)
+
+
+def has_locks(source: Path, wanted: list[str]) -> bool:
+    return locks_of(source, "ranges", "whole") == wanted
+
+
+@both
+def test_locks_of_the_files_beneath_outlive_all_processes(tmp_path: Path, transport: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("ranges", "whole", "removed"):
+        (source / name).touch()
+    options = {"source": str(source), "locks": "backing"}
+    settings: dict[str, Any] = {"arguments": ["--keep"], "transport": transport}
+    with (
+        serve(tmp_path, filesystem="passthrough", options=options, **settings) as mount,
+        client(LOCKED, mount.path) as user,
+    ):
+        pipes = user.process
+        assert pipes.stdin is not None
+        assert pipes.stdout is not None
+        all_locks = ["ranges OFDLCK READ 30 39", "ranges OFDLCK WRITE 5 14", "whole FLOCK WRITE 0 EOF"]
+        assert pipes.stdout.readline() == "ready\n"
+        assert locks_of(source, "ranges", "whole") == all_locks
+        os.kill(mount.process.pid, signal.SIGSTOP)  # so that nobody serves for a while
+        before = kill(mount, "all")
+        wait_until_dead(mount, before)
+        assert locks_of(source, "ranges", "whole") == all_locks
+        os.kill(mount.process.pid, signal.SIGCONT)
+        wait_until_taken_over(mount, before["adoptions"] + 1)
+        assert locks_of(source, "ranges", "whole") == all_locks
+        for said, left in (("partly", [all_locks[0], all_locks[2]]), ("none", [])):
+            pipes.stdin.write("\n")
+            pipes.stdin.flush()
+            assert pipes.stdout.readline() == f"{said}\n"
+            wait_for(partial(has_locks, source, left))  # close(2) tells FUSE afterwards
+        pipes.stdin.write("\n")
+        assert user.result() == ""
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,17 @@ import errno
 import os
 import random
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 from process.dying import Region, deaths, end_of, kill_at, start, start_until
 
 from ringmount.workers.api import Handle, NodeId
-from ringmount.workers.handles import HandleTable, size
+from ringmount.workers.handles import HandleInfo, HandleTable, size
 
 NODE = NodeId(2**63 + 7)
 
@@ -113,7 +115,8 @@ def test_an_unknown_handle_is_ebadf_for_every_call(table: Table) -> None:
         calls: list[Callable[[], object]] = [
             partial(table.fd, fh),
             partial(table.info, fh),
-            partial(table.note, fh),
+            partial(table.set_kept, fh),
+            partial(table.get, fh),
             partial(table.remove, fh),
         ]
         assert {errno_of(call) for call in calls} == {"EBADF"}
@@ -138,13 +141,57 @@ def test_a_full_table_says_enfile_and_works_on() -> None:
     assert errno_of(lambda: table.add(NODE, 0, 9)) == "ENFILE"
 
 
-def test_what_was_noted_is_there_until_the_handle_ends(table: Table) -> None:
-    fh = table.add(NODE, 0, 3)
-    table.note(fh, lock_owner=2**64 - 1, extra=7)
-    assert (table.get(fh).lock_owner, table.get(fh).extra) == (2**64 - 1, 7)
-    table.remove(fh)
-    again = table.get(table.add(NODE, 0, 3))
-    assert (again.lock_owner, again.extra) == (0, 0)
+@pytest.fixture
+def lasting(table: Table) -> tuple[Table, list[int]]:
+    """A table whose descriptors somebody keeps, and the handles of which that was asked."""
+    asked: list[int] = []
+
+    def keep(files: list[HandleInfo]) -> None:
+        for file in files:
+            table.set_kept(file.fh)
+            asked.append(file.fh)
+
+    table.is_lasting = True
+    table.keeper = keep
+    return table, asked
+
+
+def test_an_open_file_that_loses_its_last_name_is_kept(lasting: tuple[Table, list[int]], tmp_path: Path) -> None:
+    table, asked = lasting
+    (tmp_path / "file").touch()
+    os.link(tmp_path / "file", tmp_path / "other")
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context((tmp_path / name).open()) for name in ("file", "other")]
+        handles = [table.add(NODE, 0, file.fileno()) for file in files]
+        table.losing_name((tmp_path / "file").stat())
+        assert not asked  # it has another one
+        (tmp_path / "other").unlink()
+        (tmp_path / "new").touch()
+        table.losing_name((tmp_path / "new").stat())
+        assert not asked  # nobody has it open
+        for _ in range(2):
+            table.losing_name((tmp_path / "file").stat())
+            assert asked == handles
+        assert table.also(worker=1).get(handles[1]).is_kept
+        assert table.remove(handles[0]) == files[0].fileno()
+        table.also(worker=1).remove(handles[1])
+        table.losing_name((tmp_path / "file").stat())
+        assert asked == handles
+        assert not table.get(table.add(NODE, 0, files[0].fileno())).is_kept
+
+
+def test_a_file_without_a_name_is_kept_from_the_start(lasting: tuple[Table, list[int]], tmp_path: Path) -> None:
+    table, asked = lasting
+    with tempfile.TemporaryFile(dir=tmp_path) as file:
+        assert [table.add(NODE, 0, file.fileno())] == asked
+
+
+def test_nobody_keeps_anything_unless_told_so(table: Table, tmp_path: Path) -> None:
+    table.keeper = lambda files: pytest.fail("it was asked")
+    with (tmp_path / "file").open("w") as file:
+        fh = table.add(NODE, 0, file.fileno())
+        table.losing_name((tmp_path / "file").stat())
+        table.keep(fh)
 
 
 def test_iterate_gives_every_handle(table: Table) -> None:

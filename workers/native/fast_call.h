@@ -205,7 +205,7 @@ void rm_become_self(struct call *call);
 
 int64_t rm_take_node(const struct call *call, int fd, const struct rm_file_handle *handle, struct stat *st, uint64_t *intent);
 
-int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, struct open_out *out);
+int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, uint64_t inode, struct open_out *out);
 
 bool rm_do_lookup(struct call *call);
 bool rm_do_create(struct call *call);

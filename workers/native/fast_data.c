@@ -46,12 +46,12 @@ static int choose_way(struct call *call, uint64_t node, uint32_t flags, int fd, 
 	return 0;
 }
 
-/* Records `fd` as an open file. 0, or an errno: then it stays the caller's. */
-int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, struct open_out *out)
+/* Records `fd`, a file with this inode number, as an open file. 0, or an errno: then it stays the caller's. */
+int rm_opened(struct call *call, uint64_t node, uint32_t flags, int fd, uint64_t inode, struct open_out *out)
 {
 	if (fd >= call->setup->fd_limit)
 		return ENFILE;
-	int64_t fh = rm_handles_add(call->setup->handles, call->setup->worker, node, flags, fd, call->journal->intent);
+	int64_t fh = rm_handles_add(call->setup->handles, call->setup->worker, node, flags, fd, inode, call->journal->intent);
 
 	if (fh < 0)
 		return (int)-fh;
@@ -71,6 +71,7 @@ bool rm_do_open(struct call *call)
 {
 	const struct open_in *in = call->in;
 	struct open_out *out = (struct open_out *)call->payload;
+	struct stat st = { .st_ino = 0 };
 	uint32_t plain = O_ACCMODE | O_NONBLOCK | O_NOFOLLOW | O_CLOEXEC | LARGEFILE | FMODE_EXEC;
 
 	/* The first one is Python's, which tells if the kernel does not take it. */
@@ -80,7 +81,11 @@ bool rm_do_open(struct call *call)
 
 	if (fd < 0)
 		return false;
-	if (rm_opened(call, call->node, in->flags, fd, out)) {
+	if (rm_handles_is_lasting(call->setup->handles) && (fstat(fd, &st) || !st.st_nlink)) {
+		close(fd);               /* what has no name is to be kept */
+		return false;
+	}
+	if (rm_opened(call, call->node, in->flags, fd, st.st_ino, out)) {
 		close(fd);
 		return false;
 	}

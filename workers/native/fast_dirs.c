@@ -71,7 +71,7 @@ bool rm_do_opendir(struct call *call)
 	if (fd < 0)
 		return false;
 	int64_t fh = fd < call->setup->fd_limit ?
-		rm_handles_add(call->setup->handles, call->setup->worker, call->node, in->flags, fd,
+		rm_handles_add(call->setup->handles, call->setup->worker, call->node, in->flags, fd, 0,
 			       call->journal->intent) : -ENFILE;
 
 	if (fh < 0) {

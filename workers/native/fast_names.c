@@ -231,7 +231,7 @@ bool rm_do_create(struct call *call)
 		close(fd);
 		return fail(call, node == -UNUSUAL ? ESTALE : (int)-node);
 	}
-	error = rm_opened(call, (uint64_t)node, in.flags, fd, &opened);
+	error = rm_opened(call, (uint64_t)node, in.flags, fd, st.st_ino, &opened);
 	if (error) {
 		close(fd);
 		rm_nodes_settle(call->setup->nodes, call->journal->intent, &watchers);
@@ -307,16 +307,19 @@ bool rm_do_link(struct call *call)
 
 /* --- removing and renaming ----------------------------------------------------------------------------------------- */
 
-/* What was removed stays reachable as objects.py says: nothing is to be done for a file or a link. *number: its inode's, 0 if
-   the name is free. */
-static bool leaves_nothing(int folder, const char *name, uint64_t *number)
+/* What was removed stays reachable as objects.py says: nothing is to be done for a link, or for a file unless it is open and
+   this is its last name (Handles.losing_name). *number: its inode's, 0 if the name is free. */
+static bool leaves_nothing(const struct call *call, int folder, const char *name, uint64_t *number)
 {
+	void *handles = call->setup->handles;
 	struct stat st;
 
 	*number = 0;
 	if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW))
 		return errno == ENOENT;
 	*number = st.st_ino;
+	if (S_ISREG(st.st_mode) && st.st_nlink == 1 && rm_handles_is_lasting(handles))
+		return !rm_handles_may_be_open(handles, st.st_ino);
 	return S_ISREG(st.st_mode) || S_ISLNK(st.st_mode);
 }
 
@@ -326,7 +329,7 @@ bool rm_do_unlink(struct call *call)
 	int folder = name ? rm_folder(call, call->node) : -1;
 	uint64_t number;
 
-	if (folder < 0 || !leaves_nothing(folder, name, &number))
+	if (folder < 0 || !leaves_nothing(call, folder, name, &number))
 		return false;
 	rm_begin(call->journal, number, 0);
 	return was_made(call, !unlinkat(folder, name, 0)) && answer(call, 0);
@@ -382,9 +385,9 @@ static bool rename_plainly(struct call *call, uint64_t new_parent, uint32_t flag
 
 	uint64_t old, new;
 
-	if (new_folder < 0 || (!leaves_nothing(new_folder, new_name, &new) && !flags))
+	if (new_folder < 0 || (!leaves_nothing(call, new_folder, new_name, &new) && !flags))
 		return false;
-	leaves_nothing(folder, name, &old);
+	leaves_nothing(call, folder, name, &old);
 	rm_begin(call->journal, old, new);
 	return was_made(call, !renameat2(folder, name, new_folder, new_name, flags)) && answer(call, 0);
 }

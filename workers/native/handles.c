@@ -7,13 +7,14 @@
 #include "step.h"
 
 /*
- * The handle table's layout in memory, version 1. Offsets are from the region's start; zeroes are free slots, and only
+ * The handle table's layout in memory, version 2. Offsets are from the region's start; zeroes are free slots, and only
  * pages that are used cost memory.
  *
  *   offset               what
  *   0                    struct handles
- *   4096                 uint64_t word[capacity]
- *   4096 + 8 * capacity  struct record[capacity]
+ *   4096                 uint32_t open[OPEN_COUNTS]
+ *   WORDS_AT             uint64_t word[capacity]
+ *   then                 struct record[capacity]
  *
  * A slot's word is all there is to decide: its lower half says free, in the hands of a worker, or live with or without
  * a descriptor; its upper half is the generation, which grows when a handle ends. Every change of state is one
@@ -26,15 +27,21 @@
  *   fd + 2             live
  *   2**31 + worker     being filled by this worker; nobody else knows of it yet
  *
+ * open[] counts live handles by a hash of their inode numbers. A slot is counted before it is live and no more after it
+ * has ended, so that a death in between leaves a count too high, which costs whoever asks a closer look, and never too low.
+ *
  * Python reads the words as they are (ringmount.workers.handles).
  */
 #define HANDLES_MAGIC UINT64_C(0x73656c646e616872) /* "rhandles" */
-#define HANDLES_VERSION 1
+#define HANDLES_VERSION 2
 #define FREE 0u
 #define NO_DESCRIPTOR 1u
 #define FILLING (UINT32_C(1) << 31)
 #define LAST_GENERATION INT32_MAX /* keeps handles positive as int64_t */
 #define HINTS 64
+#define OPEN_COUNTS 4096
+#define WORDS_AT RM_HANDLES_WORDS_AT
+_Static_assert(WORDS_AT == 4096 + OPEN_COUNTS * sizeof(uint32_t), "behind the counts");
 
 enum { INTENT_HANDLE = 2 }; /* the first two words are nodes.c's */
 
@@ -45,12 +52,13 @@ struct handles {
 	uint64_t size;             /* bytes of the region */
 	_Atomic uint32_t top;      /* slots from here on were never used */
 	_Atomic uint32_t hint[HINTS]; /* where the worker looks first */
+	_Atomic uint32_t lasting;
 };
 
 struct record {
 	_Atomic uint64_t node;
 	_Atomic uint32_t flags, worker;
-	_Atomic uint64_t lock_owner, extra;
+	_Atomic uint64_t inode, kept;
 };
 
 _Static_assert(sizeof(struct handles) <= 4096, "one page");
@@ -58,7 +66,14 @@ _Static_assert(sizeof(struct record) == 32, "two a cache line");
 
 static _Atomic uint64_t *word_at(struct handles *handles, uint32_t slot)
 {
-	return (_Atomic uint64_t *)((char *)handles + 4096) + slot;
+	return (_Atomic uint64_t *)((char *)handles + WORDS_AT) + slot;
+}
+
+static _Atomic uint32_t *open_count(struct handles *handles, uint64_t inode)
+{
+	uint64_t hash = inode * UINT64_C(0x9e3779b97f4a7c15);
+
+	return (_Atomic uint32_t *)((char *)handles + 4096) + hash % OPEN_COUNTS;
 }
 
 static struct record *record_at(struct handles *handles, uint32_t slot)
@@ -94,13 +109,13 @@ static uint64_t find(struct handles *handles, uint64_t fh)
 
 size_t rm_handles_size(uint32_t capacity)
 {
-	return 4096 + (size_t)capacity * (sizeof(uint64_t) + sizeof(struct record));
+	return WORDS_AT + (size_t)capacity * (sizeof(uint64_t) + sizeof(struct record));
 }
 
 int rm_handles_create(void *base, size_t size)
 {
 	struct handles *handles = base;
-	uint64_t capacity = size < 4096 ? 0 : (size - 4096) / (sizeof(uint64_t) + sizeof(struct record));
+	uint64_t capacity = size < WORDS_AT ? 0 : (size - WORDS_AT) / (sizeof(uint64_t) + sizeof(struct record));
 	if (capacity < 2)
 		return -EINVAL;
 	handles->version = HANDLES_VERSION;
@@ -164,7 +179,18 @@ static uint32_t claim_any(struct handles *handles, uint32_t worker)
 	return 0;
 }
 
-int64_t rm_handles_add(void *base, int worker, uint64_t node, uint32_t flags, int fd, uint64_t *intent)
+void rm_handles_set_lasting(void *base, int lasting)
+{
+	((struct handles *)base)->lasting = (uint32_t)lasting;
+}
+
+int rm_handles_is_lasting(void *base)
+{
+	return (int)((struct handles *)base)->lasting;
+}
+
+int64_t rm_handles_add(void *base, int worker, uint64_t node, uint32_t flags, int fd, uint64_t inode,
+		       uint64_t *intent)
 {
 	struct handles *handles = base;
 	uint32_t slot = claim_any(handles, worker);
@@ -175,8 +201,11 @@ int64_t rm_handles_add(void *base, int worker, uint64_t node, uint32_t flags, in
 	atomic_store_explicit(&record->node, node, memory_order_relaxed);
 	atomic_store_explicit(&record->flags, flags, memory_order_relaxed);
 	atomic_store_explicit(&record->worker, worker, memory_order_relaxed);
-	atomic_store_explicit(&record->lock_owner, 0, memory_order_relaxed);
-	atomic_store_explicit(&record->extra, 0, memory_order_relaxed);
+	atomic_store_explicit(&record->inode, inode, memory_order_relaxed);
+	atomic_store_explicit(&record->kept, 0, memory_order_relaxed);
+	STEP();
+	if (inode)
+		atomic_fetch_add(open_count(handles, inode), 1);
 	STEP();
 	if (intent)
 		intent[INTENT_HANDLE] = generation << 32 | slot;
@@ -196,8 +225,8 @@ static bool copy(struct handles *handles, uint32_t slot, uint64_t word, struct r
 		.node = atomic_load_explicit(&record->node, memory_order_relaxed),
 		.flags = atomic_load_explicit(&record->flags, memory_order_relaxed),
 		.worker = atomic_load_explicit(&record->worker, memory_order_relaxed),
-		.lock_owner = atomic_load_explicit(&record->lock_owner, memory_order_relaxed),
-		.extra = atomic_load_explicit(&record->extra, memory_order_relaxed),
+		.inode = atomic_load_explicit(&record->inode, memory_order_relaxed),
+		.is_kept = atomic_load_explicit(&record->kept, memory_order_relaxed),
 		.fd = fd_of(word),
 	};
 	atomic_thread_fence(memory_order_acquire);
@@ -211,17 +240,18 @@ int rm_handles_get(void *base, uint64_t fh, struct rm_handle *handle)
 	return word && copy(handles, (uint32_t)fh, word, handle) ? 0 : -EBADF;
 }
 
-int rm_handles_note(void *base, uint64_t fh, uint64_t lock_owner, uint64_t extra)
+int rm_handles_set_kept(void *base, uint64_t fh)
 {
 	struct handles *handles = base;
 	if (!find(handles, fh))
 		return -EBADF;
-	struct record *record = record_at(handles, (uint32_t)fh);
-	atomic_store_explicit(&record->lock_owner, lock_owner, memory_order_relaxed);
-	STEP();
-	atomic_store_explicit(&record->extra, extra, memory_order_relaxed);
-	STEP();
+	atomic_store_explicit(&record_at(handles, (uint32_t)fh)->kept, 1, memory_order_relaxed);
 	return 0;
+}
+
+int rm_handles_may_be_open(void *base, uint64_t inode)
+{
+	return atomic_load(open_count(base, inode)) != 0;
 }
 
 int rm_handles_remove(void *base, int worker, uint64_t fh)
@@ -230,8 +260,12 @@ int rm_handles_remove(void *base, int worker, uint64_t fh)
 	uint32_t slot = (uint32_t)fh;
 	uint64_t word = find(handles, fh);
 	uint64_t next = word >> 32 == LAST_GENERATION ? 0 : (word >> 32) + 1;
+	uint64_t inode = word ? atomic_load_explicit(&record_at(handles, slot)->inode, memory_order_relaxed) : 0;
 	if (!word || !atomic_compare_exchange_strong(word_at(handles, slot), &word, word_of(next, FREE)))
 		return -EBADF;
+	STEP();
+	if (inode)
+		atomic_fetch_sub(open_count(handles, inode), 1);
 	STEP();
 	atomic_store_explicit(&handles->hint[(uint32_t)worker % HINTS], slot, memory_order_relaxed);
 	STEP();
@@ -281,14 +315,14 @@ int rm_handles_sweep(void *base, int worker)
 	return n;
 }
 
-int rm_handles_iterate(void *base, uint32_t *cursor, struct rm_handle *out, int n)
+int rm_handles_iterate(void *base, uint64_t inode, uint32_t *cursor, struct rm_handle *out, int n)
 {
 	struct handles *handles = base;
 	uint32_t top = atomic_load(&handles->top);
 	int found = 0;
 	for (; *cursor < top && found < n; ++*cursor) {
 		uint64_t word = atomic_load_explicit(word_at(handles, *cursor), memory_order_acquire);
-		if (is_live(word) && copy(handles, *cursor, word, &out[found]))
+		if (is_live(word) && copy(handles, *cursor, word, &out[found]) && (!inode || out[found].inode == inode))
 			found++;
 	}
 	return found;

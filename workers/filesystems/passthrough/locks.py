@@ -11,11 +11,14 @@ end, without that number (fuse_setlk passes on no unlock at close): what was loc
 still locked then goes with the handle. flock(2) locks belong to an open file to begin with, and are put on the handle's
 own.
 
+All of these descriptors are kept where somebody keeps such (`Handles.keep`), so that the locks outlive the processes.
+
 Waiting is asking again, at growing intervals. What the kernel's own locks (`locks: kernel`) do beyond this: find
-deadlocks, tell who holds a lock, wake at once, and survive a restart of the daemon.
+deadlocks, tell who holds a lock, and wake at once.
 """
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -54,6 +57,9 @@ def decode(data: bytes) -> Lock:
     """From struct flock. An open file's lock has the pid -1: the holder is not known."""
     kind, _, start, length, pid = FLOCK.unpack(data)
     return Lock(kind, start, start + length - 1 if length else TO_THE_END, max(pid, 0))
+
+
+ALL_UNLOCKED = encode(Lock(fcntl.F_UNLCK, 0, TO_THE_END, 0))
 
 
 class Owners:
@@ -104,6 +110,7 @@ class Owners:
             return
         self._nodes.give_back(entry)
         if fd >= 0:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, ALL_UNLOCKED)  # a copy may be kept for a moment longer
             os.close(fd)
 
     def note(self, node: NodeId, owner: int, fh: Handle) -> None:
@@ -111,6 +118,7 @@ class Owners:
         entry = self._nodes.find(_key(node, owner))
         if entry is None:
             return
+        self._handles.keep(self._handle(entry))
         use = USE_VALUE.pack(owner, self._handle(entry))
         for number in itertools.count():
             key = USE_KEY.pack(b"U", fh, number)
@@ -158,6 +166,9 @@ class Locks(Files):
 
     def release(self, ctx: Context, node: NodeId, fh: Handle, flags: int, flock_owner: int | None) -> None:
         self._owners.end(node, fh)
+        if flock_owner is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self.handles.fd(fh), fcntl.LOCK_UN)  # as in Owners.drop
         super().release(ctx, node, fh, flags, flock_owner)
 
     def getlk(self, ctx: Context, node: NodeId, fh: Handle, owner: int, lock: Lock) -> Lock:
@@ -177,6 +188,7 @@ class Locks(Files):
     async def flock(self, ctx: Context, node: NodeId, fh: Handle, owner: int, operation: int, wait: bool) -> None:
         fd = self.handles.fd(fh)
         await until_free(ctx, wait, lambda: fcntl.flock(fd, operation | fcntl.LOCK_NB))
+        self.handles.keep(fh)
 
 
 async def until_free(ctx: Context, wait: bool, attempt: Callable[[], object]) -> None:

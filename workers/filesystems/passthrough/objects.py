@@ -257,9 +257,10 @@ class Objects:
         """For the time in which `name` is removed or replaced: what it was stays reachable as said above."""
         by_handle = self._key(parent).startswith(BY_HANDLE)
         try:
-            if by_handle and not is_folder:
-                mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
-                if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+            if not is_folder:
+                known = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                self._mount.handles.losing_name(known)
+                if by_handle and (stat.S_ISREG(known.st_mode) or stat.S_ISLNK(known.st_mode)):
                     return NOTHING
             found = self._live(folder, name)
         except OSError:
