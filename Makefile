@@ -54,7 +54,7 @@ test: dev
 	 fi; \
 	 $(MAKE) --no-print-directory lint pytest; result=$$?; $(give_back); exit $$result
 
-# TRANSPORTS="io_uring" and PARTS="kindly harshly programs leaks" narrow it.
+# TRANSPORTS="io_uring" and PARTS="kindly harshly supervisors programs leaks" narrow it.
 DEATHS ?= 300
 soak: dev
 	@.ci/ring

@@ -773,3 +773,15 @@ class Offering(Backed):
     def write(self, ctx: Context, node: NodeId, fh: Handle, offset: int, data: memoryview, flags: int) -> Any:
         self.say("write", node)
         return os.pwrite(self.fd, data, offset)
+
+
+class Leaky(Passthrough):
+    """Dies of a SIGKILL when it looks up a name that begins with `leak`, the first time, with that file just opened."""
+
+    def lookup(self, ctx: Context, parent: NodeId, name: bytes) -> Any:
+        if name.startswith(b"leak") and parent == ROOT:
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(os.fsencode(self.options.source) + b"/died-" + name, os.O_CREAT | os.O_EXCL))
+                os.open(os.fsencode(self.options.source) + b"/" + name, os.O_RDONLY | os.O_CLOEXEC)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().lookup(ctx, parent, name)

@@ -189,6 +189,37 @@ def test_the_shared_descriptor_table_does_not_grow_by_deaths(tmp_path: Path, tra
         wait_for(lambda: len(processes_of(supervisor)) == everybody(mount) and descriptors() <= before)
 
 
+@both
+def test_files_that_dead_workers_had_just_opened_are_closed_and_no_others(tmp_path: Path, transport: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("leak-a", "leak-b", "open"):
+        (source / name).write_text(name)
+    options = {"source": str(source), "fast": False}
+    with serve_class(tmp_path, "Leaky", transport=transport, options=options) as mount, caller(CPUS[0]) as user:
+        fds = Path(f"/proc/{mount.process.pid}/fd")
+
+        def are_open(start: str) -> int:
+            """How many descriptors of such files are in the table that all share."""
+            found = 0
+            for fd in os.listdir(fds):
+                with contextlib.suppress(FileNotFoundError):
+                    # What nodes are kept by (O_PATH) is somebody's own.
+                    flags = int((fds.parent / "fdinfo" / fd).read_text().split()[3], 8)
+                    found += os.readlink(fds / fd).startswith(f"{source}/{start}") and not flags & os.O_PATH
+            return found
+
+        assert user.ask(f"[os.open('{mount.path}/open', os.O_RDWR), os.pread(3, 9, 0).decode()][1]") == "open"
+        for name in ("leak-a", "leak-b"):
+            assert user.ask(f"os.stat('{mount.path}/{name}').st_size") == 6
+        assert deaths(mount) == 2
+        wait_for(lambda: not are_open("leak"), seconds=20)
+        assert status(mount)["counts"]["strays"] == 2
+        assert are_open("open") == 1
+        assert user.ask("[os.pwrite(3, b'more', 4), os.pread(3, 9, 0).decode()][1]") == "openmore"
+        assert os.path.samefile(fds / "1", mount.log)  # its own log lies on the same filesystem
+
+
 def everybody(mount: ServedMount) -> int:
     """How many processes a healthy mount has: supervisor, notifier, workers, the spare."""
     return 2 + len(status(mount)["workers"]) + 1

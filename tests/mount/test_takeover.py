@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import struct
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -13,6 +14,8 @@ import pytest
 from mount.clients import call, caller, client, cpus, said, serve_class, status, wait_for, worker_pids
 from mount.filesystems import content
 from mount.support import TRANSPORTS, ServedMount, is_mounted, processes_of, serve
+
+from ringmount.workers import arena as arenas
 
 CPUS = cpus()
 READ = "import sys; sys.stdout.write(open(sys.argv[1]).read(8))"
@@ -132,6 +135,41 @@ def test_a_mount_that_cannot_be_served_again_is_given_up(tmp_path: Path) -> None
         assert mount.process.wait(PATIENCE) == 1
         assert "the mount is given up" in mount.output()
         assert not is_mounted(mount.path)
+
+
+SPOILED: dict[str, tuple[int, bytes, str]] = {
+    "version": (8, struct.pack("<I", arenas.VERSION + 1), f"the arena has layout {arenas.VERSION + 1}"),
+    "sections": (12, struct.pack("<I", 3), "the arena has layout"),
+    "place": (
+        arenas.HEADER.size + arenas.SECTION.size,
+        struct.pack("<Q", 1),
+        "the arena is damaged: its section session",
+    ),
+    "settings": (arenas.PAGE + 8, b"?", "another version stored it"),
+}
+"""By what is spoiled: where, by what, and what is said of it."""
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_an_arena_that_this_version_cannot_read_is_refused_and_the_mount_is_made_anew(
+    tmp_path: Path, what: str
+) -> None:
+    where, by, why = SPOILED[what]
+    with keep_class(tmp_path, "Tree") as mount, caller(CPUS[0]) as user:
+        user.ask(f"os.open('{mount.path}/f0', os.O_RDONLY)")
+        os.kill(mount.process.pid, signal.SIGSTOP)  # so that no other supervisor is started yet
+        before = kill(mount, "supervisor")
+        wait_until_dead(mount, before)
+        folder = Path(f"/proc/{mount.process.pid}/fd")
+        (memory,) = [fd for fd in folder.iterdir() if os.readlink(fd).startswith("/memfd:ringmount-")]
+        with memory.open("r+b", buffering=0) as arena:
+            os.pwrite(arena.fileno(), by, where)
+        os.kill(mount.process.pid, signal.SIGCONT)
+        wait_for(lambda: f"cannot be taken over ({why}" in mount.output(), why, PATIENCE)
+        wait_for(lambda: mount.output().count(" is mounted on ") == 2, "the new mount", PATIENCE)
+        with pytest.raises(OSError, match=r"connection abort|not connected"):
+            user.ask("os.pread(3, 8, 0).decode()")
+        assert user.ask(f"Path('{mount.path}/f0').read_text()[:8]") == content(2, 0, 8).decode()
 
 
 def test_stopping_while_nobody_serves_unmounts(tmp_path: Path) -> None:
@@ -254,7 +292,7 @@ def test_open_files_without_a_name_outlive_all_processes(tmp_path: Path, transpo
             assert pipes.stdout.readline() == f"{moment}\n"
 
         assert pipes.stdout.readline() == "ready\n"
-        assert len(kept(mount)) == 8
+        wait_for(lambda: len(kept(mount)) == 8)  # it may not yet have taken what it was sent
         for moment in ("again", "done"):
             kill_and_wait(mount, "all")
             go_on(moment)

@@ -1,7 +1,8 @@
 """`make soak`: storms, programs and many deaths, and a table of what became of them.
 
-DEATHS scales it: of workers in a storm (default 300); the programs get a third of that each, the hunt for leaks seven
-times as many. TRANSPORTS and PARTS narrow it. The exit code is 1 if anything was wrong.
+DEATHS scales it: of workers in a storm (default 300). The programs get a third of that each, supervisors and whole
+trees a tenth, reloads a fifteenth, the hunt for leaks seven times as many. TRANSPORTS and PARTS narrow it. The exit code
+is 1 if anything was wrong.
 """
 
 import contextlib
@@ -16,12 +17,24 @@ from pathlib import Path
 
 from mount.clients import call, cpus, status, wait_for
 from mount.storm.programs import present
-from mount.storm.storm import HARSHLY, KINDLY, PATIENCE, Storm, Victims, rage, serve_storm
+from mount.storm.storm import (
+    HARSHLY,
+    KINDLY,
+    PATIENCE,
+    RELOAD,
+    SUPERVISOR,
+    TREE,
+    Storm,
+    Trees,
+    Victims,
+    rage,
+    serve_storm,
+)
 from mount.support import ServedMount, processes_of
 
 DEATHS = int(os.environ.get("DEATHS", "300"))
 TRANSPORTS = os.environ.get("TRANSPORTS", "io_uring dev_fuse").split()
-PARTS = os.environ.get("PARTS", "kindly harshly programs leaks").split()
+PARTS = os.environ.get("PARTS", "kindly harshly supervisors programs leaks").split()
 INTERVAL = 0.1
 
 
@@ -54,7 +67,7 @@ def storm_row(table: Table, transport: str, what: str, storm: Storm, ok: bool) -
         transport,
         what,
         ok and not storm.wrong and not storm.hung,
-        f"{storm.count('deaths')} deaths, {storm.calls} calls, {storm.failed} failed {dict(storm.failures) or ''}, "
+        f"{storm.deaths} deaths, {storm.calls} calls, {storm.failed} failed {dict(storm.failures) or ''}, "
         f"{len(storm.hung)} hung, slowest {storm.slowest * 1e3:.0f} ms; {counts}",
     )
     for line in (*storm.wrong, *storm.hung):
@@ -72,6 +85,20 @@ def harshly(table: Table, transport: str) -> None:
     with scratch() as folder, serve_storm(folder, transport) as (mount, source):
         storm = rage(mount, source, HARSHLY, DEATHS, INTERVAL)
     storm_row(table, transport, "SIGKILL", storm, storm.failed < storm.count("deaths"))
+
+
+def supervisors(table: Table, transport: str) -> None:
+    """kill -9 of the supervisor, of all its processes, and reloads, with a holder."""
+    for what, ways, share in (
+        ("supervisor", (SUPERVISOR,), 10),
+        ("all processes", (TREE,), 10),
+        ("reload", (RELOAD,), 15),
+    ):
+        with scratch() as folder, serve_storm(folder, transport, arguments=["--keep"]) as (mount, source):
+            storm = rage(mount, source, ways, max(1, DEATHS // share), INTERVAL, kind=Trees)
+        lost = storm.count("lost") + storm.count("quarantined")
+        bound = storm.deaths * len(cpus()) if what == "all processes" else 0
+        storm_row(table, transport, what, storm, lost == 0 and storm.failed <= bound)
 
 
 def programs(table: Table, transport: str) -> None:
@@ -150,7 +177,7 @@ def leaks(table: Table, transport: str) -> None:
 def main() -> int:
     table = Table()
     for transport in TRANSPORTS:
-        for part in (kindly, harshly, programs, leaks):
+        for part in (kindly, harshly, supervisors, programs, leaks):
             if part.__name__ in PARTS:
                 part(table, transport)
     return 0 if table.is_well else 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mount.clients import cpus, state_of, status, wait_for
-from mount.support import ServedMount, serve
+from mount.support import ServedMount, processes_of, ringmount, serve
 
 from ringmount.workers import death
 
@@ -24,6 +24,8 @@ HANG = signal.SIGVTALRM  # see stormfs.py
 KINDLY = (signal.SIGSEGV, signal.SIGABRT, HANG, death.REPLACE)
 """Deaths that lose nothing."""
 HARSHLY = (signal.SIGKILL,)
+SUPERVISOR, TREE, RELOAD = 1, 2, 3
+"""For `Trees`."""
 PATIENCE = 30.0
 CLIENTS = 6
 
@@ -93,8 +95,47 @@ class Victims:
         self.deaths += 1
 
 
-def rage(mount: ServedMount, source: Path, ways: Sequence[int], deaths: int, interval: float, seed: int = 0) -> Storm:
-    """`deaths` of workers, one every `interval` seconds, while the clients call; then everything is compared."""
+class Trees(Victims):
+    """Has the supervisor of a mount with a holder replaced, with all of its workers or without: `ways` says how often
+    which of SUPERVISOR, TREE, RELOAD."""
+
+    def kill_one(self) -> None:
+        """The next one. Waits until its successor serves."""
+        before = status(self._mount)
+        way = self._ways[self.deaths % len(self._ways)]
+        counter = "reloads" if way == RELOAD else "adoptions"
+        if way == RELOAD:
+            done = ringmount("reload", self._mount.name)
+            assert done.returncode == 0, done.stderr
+        else:
+            spared = {self._mount.process.pid, before["pid"]}
+            others = [pid for pid in processes_of(self._mount.process.pid) if pid not in spared]
+            for pid in [before["pid"], *(others if way == TREE else [])]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+        def is_replaced() -> bool:
+            try:
+                now = status(self._mount)
+            except Exception:  # nobody listens in between
+                return False
+            serving = all(worker["state"] == "serving" for worker in now["workers"])
+            return bool(serving and now["ready"] and now[counter] == before[counter] + 1)
+
+        wait_for(is_replaced, "a successor", PATIENCE)
+        self.deaths += 1
+
+
+def rage(
+    mount: ServedMount,
+    source: Path,
+    ways: Sequence[int],
+    deaths: int,
+    interval: float,
+    seed: int = 0,
+    kind: type[Victims] = Victims,
+) -> Storm:
+    """`deaths`, one every `interval` seconds, while the clients call; then everything is compared."""
     result = Storm()
     places = cpus()
     actors = []
@@ -115,7 +156,7 @@ def rage(mount: ServedMount, source: Path, ways: Sequence[int], deaths: int, int
             )
         )
     try:
-        victims = Victims(mount, ways)
+        victims = kind(mount, ways)
         due = time.monotonic()
         while victims.deaths < deaths:
             due = max(due + interval, time.monotonic())
