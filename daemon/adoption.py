@@ -61,7 +61,7 @@ class Inherited:
     fuse_fd: int
     clones: dict[int, int]
     files: dict[Handle, int]
-    """By handle, the descriptor that was kept of it, or -1 where it is open still."""
+    """By handle, the descriptor that was kept of it."""
     is_reload: bool
     """The same process had it until now, and what it had open for files is open."""
 
@@ -86,8 +86,6 @@ def inherit(name: str, stored: list[tuple[str, int]], *, is_reload: bool = False
     clones = {int(n.removeprefix(CLONE)): fd for n, fd in stored if n.startswith(CLONE) and n[len(CLONE) :].isdigit()}
     files = {fh: fd for n, fd in stored if (fh := keeping.handle_of(n)) is not None}
     _close(stored, {fuse, memory, *clones.values(), *files.values()})
-    if is_reload:
-        files = {Handle(fh): -1 for fh in known.files}
     return Inherited(known, arena, fuse, clones, files, is_reload)
 
 

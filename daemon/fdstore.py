@@ -15,6 +15,8 @@ import socket
 import sdnotify
 
 LISTEN_FDS_START = 3
+PATIENCE = 1.0
+"""Seconds for it to take a message, where many wait (unix(7), max_dgram_qlen)."""
 CAPACITY = 1024
 """What the unit says (systemd/ringmount@.service)."""
 
@@ -54,6 +56,7 @@ class ServiceManager:
             return
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.settimeout(PATIENCE)
             out.sendmsg([text.encode()], rights, socket.MSG_NOSIGNAL, self._address)
 
 

@@ -38,13 +38,13 @@ class Keeping:
         loop.duties.append(self._look)
 
     def start(self, kept: dict[Handle, int]) -> None:
-        """Once there is an arena. `kept`: by handle, its descriptor, or -1 where the handle has it still."""
+        """Once there is an arena. `kept`: by handle, the descriptor that it gets back."""
         table = self._mount.handles
         table.is_lasting = self._manager.is_there and self._mount.policy is HandlePolicy.SHARED
         for fh, fd in kept.items():
-            self.handles.add(fh)
-            if fd >= 0 and not table.supply(fh, fd):
+            if not table.supply(fh, fd):
                 os.close(fd)
+        self.handles = {handle.fh for handle in table.iterate() if handle.is_kept}.union(kept)
 
     def take(self, message: messages.Keep, fds: list[int]) -> None:
         """What a worker said, who waits until it is done. The descriptors stay the caller's."""

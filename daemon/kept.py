@@ -24,8 +24,6 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     transport_reason: str
     connection: int | None
     """Its number in fusectl; None if the mount cannot be seen from where the supervisor is."""
-    files: list[int] = []
-    """Handles of open files whose descriptors are kept (keeping.py)."""
     made_mountpoint: bool = False
     """Whether `run --mkdir` made it, and shall remove it."""
     since: float = 0.0

@@ -255,7 +255,6 @@ class Supervisor:
             transport=self.connection.transport,
             transport_reason=self.connection.transport_reason,
             connection=self.connection.number,
-            files=[int(fh) for fh in self.keeping.handles],
             made_mountpoint=self._made_mountpoint,
             since=self.mount.since,
             draining=self.mount.draining,

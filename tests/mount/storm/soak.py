@@ -1,8 +1,8 @@
 """`make soak`: storms, programs and many deaths, and a table of what became of them.
 
 DEATHS scales it: of workers in a storm (default 300). The programs get a third of that each, supervisors and whole
-trees a tenth, reloads a fifteenth, the hunt for leaks seven times as many. TRANSPORTS and PARTS narrow it. The exit code
-is 1 if anything was wrong.
+trees a tenth, reloads a fifteenth, the hunt for leaks seven times as many. TRANSPORTS and PARTS narrow it. The exit
+code is 1 if anything was wrong.
 """
 
 import contextlib
