@@ -59,7 +59,6 @@ from ringmount.workers import codec
 
 if TYPE_CHECKING:
     import logging
-    import os
 
 NodeId = NewType("NodeId", int)
 """A node's number, 1 .. 2**64-1. Never reused for another object while the kernel holds references."""
@@ -379,9 +378,9 @@ class Handles(Protocol):
         Raises OSError EBADF.
         """
 
-    def losing_name(self, found: os.stat_result) -> None:
-        """Policy `shared`: to be called before an object with these attributes loses a name. If that is its last one
-        and it is open, its descriptors are kept."""
+    def losing_name(self, found: Any) -> None:
+        """Policy `shared`: to be called before an object loses a name, with its attributes beneath (os.stat_result). If
+        that is its last one and it is open, its descriptors are kept."""
 
     def set_local(self, fh: Handle, value: Any) -> None:
         """Policy `reopen`: keeps this worker's own object for the handle (after `open`, say)."""
