@@ -24,6 +24,7 @@ from ringmount.workers.events import about
 log = logging.getLogger(__name__)
 
 INIT_PATIENCE = 10.0
+NOT_OFFERED = "the kernel does not offer it (it came with Linux 6.9)"
 NOTIFIER_PATIENCE = 1.0
 """Seconds for notifications that wait when the supervisor is replaced."""
 
@@ -107,6 +108,9 @@ class Connection:
         self.number, self.session = kept.connection, kept.session
         self.transport, self.transport_reason = kept.transport, kept.transport_reason
         self.data = "passthrough" if kept.session.uses_passthrough else "userspace"
+        if not kept.session.uses_passthrough:
+            why_not = datapath.why_not_passthrough(self._mount.config, self._mount.description)
+            self.data_reason = NOT_OFFERED if why_not is None else why_not[0]
         self._start_writer()
 
     def descriptors(self) -> dict[str, int]:
@@ -166,7 +170,7 @@ class Connection:
         if agreed.uses_passthrough:
             self.data = "passthrough"
         elif self._wants_passthrough:
-            self._no_passthrough("the kernel does not offer it (it came with Linux 6.9)")
+            self._no_passthrough(NOT_OFFERED)
 
     def give_up_rings(self, reason: str) -> None:
         """Turns the mount to /dev/fuse, before its rings have served. Raises Failure if the kernel did not hear it."""

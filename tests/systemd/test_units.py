@@ -164,6 +164,11 @@ def test_a_mount_that_cannot_start_says_why_in_its_status(box: Box) -> None:
     assert not box.is_mounted("/mnt/wrong")
 
 
+def test_a_mount_without_a_file_does_not_start(box: Box) -> None:
+    assert box.run("systemctl", "start", "ringmount@nowhere").returncode != 0
+    assert "/etc/ringmount/nowhere.yaml" in box.run("systemctl", "status", "--no-pager", "ringmount@nowhere").stdout
+
+
 def test_two_mounts_side_by_side_do_not_touch_each_other(box: Box) -> None:
     left, right = passthrough(box, "left"), box.configure("right")
     box.systemctl("start", "ringmount@left", "ringmount@right")
