@@ -98,7 +98,8 @@ class Exporter:
         from ringmount.daemon import metrics
 
         page = metrics.exposition(arena, self._facts())
-        os.nice(NICENESS)
+        with contextlib.suppress(OSError):  # a service may be refused it
+            os.nice(NICENESS)
         _drop_privileges()
         if os.getppid() == self._supervisor:
             log.info("serving metrics at %s", at)

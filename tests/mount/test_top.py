@@ -74,7 +74,8 @@ class Window:
 
     def ended(self) -> int:
         """Its exit code, once it has ended."""
-        return int(wait_for(lambda: self.process.poll() is not None and [self.process.returncode], "top ends")[0])
+        wait_for(lambda: self.process.poll() is not None, "top ends", PATIENCE)
+        return int(self.process.returncode)
 
     def close(self) -> None:
         self.process.kill()
