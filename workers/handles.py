@@ -216,7 +216,7 @@ class HandleTable:
     def live(self) -> int:
         """How many files are open."""
         cursor, handles = ffi.new("uint32_t *"), ffi.new("struct rm_handle[]", _ITERATE)
-        return sum(iter(lambda: int(lib.rm_handles_iterate(self._base, cursor, handles, _ITERATE)), 0))
+        return sum(iter(lambda: int(lib.rm_handles_iterate(self._base, 0, cursor, handles, _ITERATE)), 0))
 
     def sweep(self, worker: int) -> int:
         """Frees what the dead worker of this number was about to add; returns how many. Before its successor starts."""
