@@ -25,7 +25,9 @@ from ringmount.workers import explain, messages
 from ringmount.workers._native import lib
 
 PATIENCE = 0.4
-"""Seconds for workers to answer."""
+"""Seconds for workers' loops to answer."""
+STACKS_PATIENCE = 0.8
+"""Seconds for threads to write their stacks: on a busy machine they wait for a CPU first."""
 INTERVAL = 0.01
 MOST_ROUNDS = 16
 MOST_THREADS = 64
@@ -71,7 +73,7 @@ class _Round:
         self.client = client
         self.nodes = nodes
         self.with_stacks = with_stacks
-        self.deadline = time.monotonic() + PATIENCE
+        self.began = time.monotonic()
         self.paths: dict[int, str] = {}
         self.coroutines: dict[int, dict[int, list[str]]] = {}
         """By worker, from those that have answered."""
@@ -132,7 +134,7 @@ class Insights:
     def _look(self, now: float) -> float | None:
         for round in list(self._rounds.values()):
             workers = [worker for worker in self._crew.workers if worker.index in round.threads]
-            if now < round.deadline and not self._is_complete(round, workers):
+            if not self._is_over(round, workers, now - round.began):
                 continue
             del self._rounds[round.token]
             if round.with_stacks:
@@ -141,15 +143,16 @@ class Insights:
                 round.client.answer(round.paths)
         return now + INTERVAL if self._rounds else None
 
-    def _is_complete(self, round: _Round, workers: list[WorkerProcess]) -> bool:
-        """Whether all have said all, or, where a path is all that is wanted, any has said it."""
+    @staticmethod
+    def _is_over(round: _Round, workers: list[WorkerProcess], age: float) -> bool:
+        """Whether all have said all, or had the time; or, where paths are all that is wanted, any has said them."""
+        serving = [worker for worker in workers if worker.state is State.SERVING]
         if not round.with_stacks and round.paths.keys() >= set(round.nodes):
             return True
-        return all(
-            worker.index in round.coroutines
-            and round.threads[worker.index] & _threads(worker.pid) <= _told(worker).keys()
-            for worker in workers
-            if worker.state is State.SERVING
+        if age < PATIENCE and any(worker.index not in round.coroutines for worker in serving):
+            return False
+        return age >= STACKS_PATIENCE or all(
+            round.threads[worker.index] & _threads(worker.pid) <= _told(worker).keys() for worker in serving
         )
 
 

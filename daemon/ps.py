@@ -18,6 +18,7 @@ from ringmount.workers.api import ROOT
 
 HEADING = ("AGE", "WORKER", "STATE", "OPCODE", "NODE", "NAME", "USER", "PID", "COMMAND")
 STATES = {
+    "R": "it waits for a CPU",
     "T": "it is stopped",
     "t": "a debugger has stopped it",
     "D": "it waits in the kernel",
