@@ -107,7 +107,7 @@ class Supervisor:
         self._successor: Answer | None = None
         self.reload = Reload(path, self.mount, self.loop, self.errands, manager, self._replace)
         self._stop_requested = 0
-        self._signal = 0
+        self._why_stopping = ""
         self._exit: Failure | None = None
         self.loop.on_fault = self._count_fault
         self.drain.on_begin = lambda: self._store(self.mount.config, self._asked)
@@ -280,8 +280,8 @@ class Supervisor:
     def _shut_down(self) -> None:
         self.mount.phase = Phase.STOPPING
         self.manager.say("STOPPING=1")
-        if self._signal:
-            log.info("stopping: %s", signal.Signals(self._signal).name, extra=about(events.STOPPING))
+        if self._why_stopping:
+            log.info("stopping: %s", self._why_stopping, extra=about(events.STOPPING))
         self.crew.start_no_more()
         path, signals = self.mount.config.mountpoint, self._stop_requested
         stop = Stop(self.loop, self.connection, self.crew, self.errands, lambda: self._stop_requested > signals)
@@ -320,7 +320,7 @@ class Supervisor:
             self._reload_asked = True
         else:
             self._stop_requested += 1
-            self._signal = self._signal or number
+            self._why_stopping = self._why_stopping or signal.Signals(number).name
 
     def _stop_with(self, failure: Failure) -> None:
         """The mount cannot go on."""
@@ -335,8 +335,8 @@ class Supervisor:
     def _connection_ended(self) -> None:
         if self.mount.phase is not Phase.STOPPING:
             is_drained = self.mount.draining is not None
-            what = "drained: nobody uses the mount any more" if is_drained else "unmounted from outside"
-            log.info("%s: stopping", what, extra=about(events.STOPPING))
+            what = "drained, nobody uses the mount any more" if is_drained else "unmounted from outside"
+            self._why_stopping = self._why_stopping or what
             self._stop_requested += 1
 
     def _expire_clients(self, now: float) -> float | None:
