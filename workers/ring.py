@@ -203,7 +203,10 @@ class Device:
         self._mail_fd = mail_fd
         self._commits = _Commits(arena.entries)
         self._events = _Events()
-        self.wait_fds = (self.fd, mail_fd)
+        self.files = file_ring(arena, worker, mail_fd)
+        """A ring for operations on files: what waits for a disk holds up nothing else. None where there can be none."""
+        self._under_way = 0
+        self.wait_fds = (self.fd, mail_fd, *(self.files.wait_fds if self.files else ()))
 
     def listen(self) -> None:
         """Nothing to ask for: the mailbox is polled."""
@@ -213,7 +216,10 @@ class Device:
         return os.read(self._mail_fd, 1 << 16)
 
     def io(self, opcode: int, fd: int, address: int, length: int, offset: int, flags: int, token: int) -> bool:
-        return False
+        if self.files is None:
+            return False
+        self._under_way += 1
+        return self.files.io(opcode, fd, address, length, offset, flags, token)
 
     def reply(self, index: int) -> None:
         """Sends an answer that a predecessor left behind. Raises nothing: ENOENT says that it was sent."""
@@ -236,9 +242,19 @@ class Device:
         lib.rm_device_release(self._c, index)
 
     def turn(self, commits: Sequence[int], wait: bool) -> Iterable[tuple[int, int]]:
-        count = self._commits.fill(commits)
-        got = lib.rm_device_turn(self._c, self._commits.array, count, -1 if wait else 0, self._events.array, MAX_EVENTS)
-        return self._events.first(check(got, "/dev/fuse"))
+        done = self._operations()
+        wake_fd = self.files.wait_fds[0] if self.files and self._under_way else -1
+        count, timeout = self._commits.fill(commits), -1 if wait and not done else 0
+        got = lib.rm_device_turn(self._c, self._commits.array, count, timeout, wake_fd, self._events.array, MAX_EVENTS)
+        return [*self._events.first(check(got, "/dev/fuse")), *done, *self._operations()]
+
+    def _operations(self) -> Sequence[tuple[int, int]]:
+        """Starts the operations that were queued; the events of those that are done."""
+        if not (self.files and self._under_way):
+            return ()
+        done = list(self.files.turn((), False))
+        self._under_way -= len(done)
+        return done
 
     def accelerate(self, fast: Any) -> None:
         """Lets a `struct rm_fast *` answer what it can, inside `turn`."""
@@ -250,6 +266,16 @@ class Device:
             lib.rm_device_free(self._c)
             self._c = None
             os.close(self.fd)
+            if self.files is not None:
+                self.files.close()
+
+
+def file_ring(arena: Arena, worker: int, mail_fd: int) -> Ring | None:
+    """A ring that serves no queue, or None where there can be none."""
+    try:
+        return Ring(arena, worker, -1, mail_fd, with_eventfd=True)
+    except OSError:
+        return None
 
 
 def probe() -> str | None:

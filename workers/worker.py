@@ -299,6 +299,8 @@ class Worker:
         else:
             device = Device(self.arena, index, fds[0], mail_fd, free)
             engine.transport = device
+            for fd in device.files.wait_fds if device.files else ():
+                self.mount.own_fd(fd)
             if device.unread():
                 left = recovery.leftovers(self.arena, index)
         if isinstance(self.filesystem, Accelerated):

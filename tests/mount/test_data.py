@@ -301,15 +301,20 @@ def test_what_cannot_be_passed_through_is_refused_with_the_reason(tmp_path: Path
         assert "data: passthrough is not to be had: memory has no files beneath to offer" in refused.stderr
 
 
-@pytest.mark.ring
-def test_a_slow_read_does_not_hold_up_its_worker_and_survives_it(tmp_path: Path) -> None:
+@both
+def test_a_slow_read_does_not_hold_up_its_worker_and_survives_it(tmp_path: Path, transport: str) -> None:
     """Beneath is another mount, whose reads wait until they may go."""
     (tmp_path / "upper").mkdir()
     with serve_class(tmp_path, "AsyncGate") as slow:
         options = {"source": str(slow.path)}
         with (
             serve(
-                tmp_path / "upper", filesystem="passthrough", options=options, data="userspace", cpus=[CPUS[0]]
+                tmp_path / "upper",
+                filesystem="passthrough",
+                options=options,
+                data="userspace",
+                cpus=[CPUS[0]],
+                transport=transport,
             ) as mount,
             caller(CPUS[0]) as reader,
             caller(CPUS[0]) as other,

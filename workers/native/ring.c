@@ -642,10 +642,11 @@ static bool take_request(struct rm_device *device, struct rm_event *events, int 
 	return false;
 }
 
-int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommits, int timeout_ms,
+int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommits, int timeout_ms, int wake_fd,
 		   struct rm_event *events, int max)
 {
-	struct pollfd fds[2] = { { device->fuse_fd, 0, 0 }, { device->mail_fd, POLLIN, 0 } };
+	/* poll(2) leaves out what is negative. */
+	struct pollfd fds[3] = { { device->fuse_fd, 0, 0 }, { device->mail_fd, POLLIN, 0 }, { wake_fd, POLLIN, 0 } };
 	int count = 0, result;
 
 	if (ncommits) {
@@ -665,7 +666,7 @@ int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommi
 		answered = false;
 		fds[0].events = device->nfree ? POLLIN : 0;
 		device->worker->waiting = timeout_ms != 0;
-		result = poll(fds, 2, count ? 0 : timeout_ms);
+		result = poll(fds, 3, count ? 0 : timeout_ms);
 		device->worker->waiting = 0;
 		device->worker->heartbeat_ns = rm_now();
 		device->worker->turns++;
@@ -675,6 +676,6 @@ int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommi
 			events[count++] = (struct rm_event){ 1ull << 63, 0, 0 };
 		if (device->nfree && fds[0].revents && count < max)
 			answered = take_request(device, events, &count);
-	} while (answered && !count && timeout_ms);
+	} while (answered && !count && !fds[2].revents && timeout_ms);
 	return count;
 }

@@ -25,7 +25,7 @@ struct rm_device;
 struct rm_device *rm_device_new(int fuse_fd, int mail_fd, const struct rm_arena *arena, struct rm_worker *worker,
 				const uint16_t *argument_sizes, const uint32_t *indices, int count, int capacity);
 void rm_device_free(struct rm_device *device);
-int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommits, int timeout_ms,
+int rm_device_turn(struct rm_device *device, const uint32_t *commits, int ncommits, int timeout_ms, int wake_fd,
 		   struct rm_event *events, int max);
 void rm_device_accelerate(struct rm_device *device, struct rm_fast *fast);
 int rm_device_reply(struct rm_device *device, uint32_t index);
