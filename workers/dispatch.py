@@ -159,6 +159,8 @@ class Replies:
     keeps_changed: bool = True
     """Attributes in answers to what changes them are valid as long as others are. The kernel takes them without asking
     whether they are outdated (attr_version, which it compares for GETATTR and LOOKUP)."""
+    gathers: bool = False
+    """The kernel gathers what is written (`writeback`): where a file has holes it knows best."""
     opens: Opens | None = None
     """Counts open files (`ringmount.workers.opens`); None: no file is passed through."""
 
@@ -792,7 +794,9 @@ def _handler(filesystem: api.Filesystem, replies: Replies, opcode: int, route: R
     if opcode in (Opcode.SETLK, Opcode.SETLKW):
         implemented = implemented or api.is_implemented(type(filesystem), "flock")
     is_async = inspect.iscoroutinefunction(method)
-    if not implemented:
+    # fuse_lseek() does not flush: what has not been handed over would be taken for a hole. Told ENOSYS, the kernel says
+    # that there are none.
+    if not implemented or (opcode == Opcode.LSEEK and replies.gathers):
         return _default_handler(replies, opcode)
     if opcode in (Opcode.READDIR, Opcode.READDIRPLUS):
         call = _call_listing(method, replies, plus=opcode == Opcode.READDIRPLUS, is_async=is_async)

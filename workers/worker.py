@@ -247,6 +247,7 @@ class Worker:
             parallel_with=os.O_DIRECT if parallel else 0,
             folder_flags=keep | int(OpenReply.CACHE_DIR) if coherent else 0,
             keeps_changed=not coherent,
+            gathers=self.setup.config.writeback,
             opens=self.opens,
         )
 

@@ -51,9 +51,8 @@ def test_parts_of_pages_are_written_through_files_open_for_writing_only(tmp_path
             user.ask(f"os.close({fd})")
 
 
-@both
-def test_appending_from_several_processes_loses_nothing(tmp_path: Path, transport: str) -> None:
-    with shown(tmp_path, transport=transport, writeback=True) as mount, callers(*CPUS, *CPUS) as users:
+def test_appending_from_several_processes_loses_nothing(tmp_path: Path) -> None:
+    with shown(tmp_path, writeback=True) as mount, callers(*CPUS, *CPUS) as users:
         fds = [open_in(user, mount.path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND) for user in users]
         for _ in range(8):
             for number, (user, fd) in enumerate(zip(users, fds, strict=True)):
@@ -64,9 +63,8 @@ def test_appending_from_several_processes_loses_nothing(tmp_path: Path, transpor
         assert (tmp_path / "source" / "log").read_bytes() == wanted
 
 
-@both
-def test_the_kernels_times_arrive_beneath(tmp_path: Path, transport: str) -> None:
-    with shown(tmp_path, transport=transport, writeback=True, timeouts=LONG) as mount, caller() as user:
+def test_the_kernels_times_arrive_beneath(tmp_path: Path) -> None:
+    with shown(tmp_path, writeback=True, timeouts=LONG) as mount, caller() as user:
         fd = open_in(user, mount.path / "file", os.O_RDWR | os.O_CREAT)
         user.ask(f"os.utime({fd}, (1, 2))")  # two times within a tick of the clock would be one
         write_in(user, fd, b"12345")
@@ -117,14 +115,23 @@ def test_workers_that_die_while_the_kernel_flushes_lose_nothing(tmp_path: Path, 
         assert found == b"".join(b"%08d" % number * 32768 for number in range(30))
 
 
+@pytest.mark.ring
+def test_what_was_not_handed_over_yet_is_no_hole(tmp_path: Path) -> None:
+    """cp(1) leaves out what lseek(2) calls a hole."""
+    with shown(tmp_path, writeback=True) as mount, caller() as user:
+        fd = open_in(user, mount.path / "file", os.O_RDWR | os.O_CREAT)
+        user.ask(f"os.ftruncate({fd}, 1 << 20)")
+        write_in(user, fd, b"x" * 4096, 1 << 19)
+        assert user.ask(f"os.lseek({fd}, 1 << 19, os.SEEK_DATA)") == 1 << 19
+
+
 # --- the others ------------------------------------------------------------------------------------------------------
 
 
-@both
-def test_contents_that_are_kept_are_not_read_again_until_they_change(tmp_path: Path, transport: str) -> None:
+def test_contents_that_are_kept_are_not_read_again_until_they_change(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    settings = {"transport": transport, "data": "userspace", "timeouts": {"attr": 0}}
+    settings = {"data": "userspace", "timeouts": {"attr": 0}}
     for keep in (True, False):
         (source / "file").write_bytes(b"x" * 10_000)
         with shown(tmp_path, **settings, keep_cache=keep) as mount:
@@ -153,14 +160,13 @@ def test_direct_writes_to_one_file_go_on_at_the_same_time(tmp_path: Path, transp
         assert [user.finish() for user in users] == [4096, 4096]
 
 
-@both
 @pytest.mark.parametrize(("when", "lowest", "highest"), [("always", 0, 20), ("auto", 0, 20), ("never", 50, 80)])
-def test_listings_bring_attributes_or_not(tmp_path: Path, transport: str, when: str, lowest: int, highest: int) -> None:
+def test_listings_bring_attributes_or_not(tmp_path: Path, when: str, lowest: int, highest: int) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for number in range(50):
         (source / f"{number}").touch()
-    with shown(tmp_path, transport=transport, readdirplus=when, timeouts=LONG) as mount, caller() as user:
+    with shown(tmp_path, readdirplus=when, timeouts=LONG) as mount, caller() as user:
         before = requests(mount)
         assert user.ask(f"len([one.stat() for one in os.scandir({str(mount.path)!r})])") == 50
         assert lowest <= cost(mount, before) <= highest

@@ -123,8 +123,10 @@ def worlds(group: Group, patience: float) -> Iterator[Worlds]:
             else:
                 shown = source(name)
                 mount["options"] = mount["options"] | {"source": str(shown)}
-            if mount.get("writeback"):  # what is written takes space later, and times are the kernel's
-                rules = rules._replace(blocks=False, changes=False)
+            if mount.get(
+                "writeback"
+            ):  # what is written takes space later, times are the kernel's, and holes are not told
+                rules = rules._replace(blocks=False, changes=False, holes=False)
             if mount["options"].get("locks") == "backing":
                 rules = rules._replace(ignored=LOCKS)
             if not mount.get("default_permissions", True):
