@@ -148,6 +148,15 @@ class MountConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             extra=SIZE,
         ),
     ] = MIB
+    readahead: Annotated[
+        Size | None,
+        Meta(
+            description="How much of a file the kernel asks for ahead of whoever reads it in order; null leaves that "
+            "to the kernel, which takes 128 KiB. Up to max_write it makes requests fewer and larger. More than 128 KiB "
+            "needs root.",
+            extra=SIZE,
+        ),
+    ] = None
     ring_memory: Annotated[
         Size | None,
         Meta(

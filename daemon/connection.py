@@ -8,6 +8,7 @@ import logging
 import os
 import select
 import time
+from pathlib import Path
 
 from ringmount.daemon import adoption, datapath, machine, mountinfo, mounting
 from ringmount.daemon.adoption import Inherited
@@ -93,6 +94,7 @@ class Connection:
         self._find_number()
         self._start_writer()
         self._negotiate()
+        self._read_ahead()
         if self._mount.config.transport == "auto" and self.transport != "io_uring":
             what = "no io_uring, because %s: falling back to /dev/fuse"
             log.warning(what, self.transport_reason, extra=about(events.TRANSPORT_FELL_BACK))
@@ -132,6 +134,16 @@ class Connection:
     def _find_number(self) -> None:
         entry = mountinfo.find(self._mount.config.mountpoint)
         self.number = None if entry is None else mounting.connection_id(entry)
+
+    def _read_ahead(self) -> None:
+        """More than the kernel's own readahead is not INIT's to give (process_init_reply takes the smaller one)."""
+        size = self._mount.config.readahead
+        if size is None or self.number is None:
+            return
+        try:
+            Path(f"/sys/class/bdi/0:{self.number}/read_ahead_kb").write_text(str(size >> 10))
+        except OSError as error:
+            log.info("readahead stays as the kernel has it: %s", error.strerror)
 
     def _negotiate(self) -> None:
         config, page_size = self._mount.config, os.sysconf("SC_PAGESIZE")

@@ -150,6 +150,7 @@ def negotiate(init: codec.InitIn, wanted: Wanted) -> Session | OtherMajor:
     max_pages = max(1, min(wanted.config.max_write // wanted.page_size, wanted.max_pages_limit))
     max_write = min(wanted.config.max_write, max_pages * wanted.page_size)
     max_background = min(MAX_U16, max(MIN_BACKGROUND, wanted.queues * wanted.config.queue_depth))
+    max_readahead = min(init.max_readahead, wanted.config.readahead or init.max_readahead)
     minor = min(init.minor, abi.FUSE_KERNEL_MINOR_VERSION)
     return Session(
         minor=minor,
@@ -158,12 +159,12 @@ def negotiate(init: codec.InitIn, wanted: Wanted) -> Session | OtherMajor:
         max_write=max_write,
         max_pages=max_pages,
         # More than max_write is of use: readahead is sent as several READs at a time.
-        max_readahead=init.max_readahead,
+        max_readahead=max_readahead,
         max_background=max_background,
         notes=tuple(_notes(wanted, asked & ~init.flags, max_write)),
         reply=_encode(
             minor=minor,
-            max_readahead=init.max_readahead,
+            max_readahead=max_readahead,
             flags=flags,
             max_background=max_background,
             max_write=max_write,

@@ -30,6 +30,7 @@ LASTING = (
     "cpus",
     "queue_depth",
     "max_write",
+    "readahead",
     "cache",
     "data",
     "writeback",

@@ -143,6 +143,17 @@ def test_contents_that_are_kept_are_not_read_again_until_they_change(tmp_path: P
             assert (mount.path / "file").read_bytes() == b"y" * 10_000
 
 
+def test_the_kernel_reads_as_far_ahead_as_it_is_told(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    contents = os.urandom(8 << 20)
+    (source / "file").write_bytes(contents)
+    with shown(tmp_path, data="userspace", readahead="1MiB", timeouts=LONG) as mount:
+        before = requests(mount)
+        assert (mount.path / "file").read_bytes() == contents
+        assert cost(mount, before) < 32
+
+
 @both
 @pytest.mark.parametrize("cache", ["none", "normal"])
 def test_direct_writes_to_one_file_go_on_at_the_same_time(tmp_path: Path, transport: str, cache: str) -> None:

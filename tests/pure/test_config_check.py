@@ -40,6 +40,7 @@ def test_the_shortest_form_leaves_everything_at_its_default() -> None:
         cpus=None,
         queue_depth=8,
         max_write=1 << 20,
+        readahead=None,
         ring_memory=None,
         timeouts=Timeouts(attr=1.0, entry=1.0, negative=0.0, request=60.0),
         cache="normal",

@@ -84,6 +84,7 @@ def test_defaults_are_marked() -> None:
         'cpus: "0-1,3"\n'
         "queue_depth: 8                       # default\n"
         "max_write: 128KiB\n"
+        "readahead: null                      # default\n"
         "ring_memory: null                    # default\n"
         "memory_limit: null                   # default\n"
         "timeouts:\n"
