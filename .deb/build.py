@@ -43,6 +43,7 @@ PLACES = {
     ".deb/lintian-overrides": "usr/share/lintian/overrides/ringmount",
     "README.md": "usr/share/doc/ringmount/README.md",
     "docs/*.md": "usr/share/doc/ringmount/docs/",
+    "docs/monitoring/*": "usr/share/doc/ringmount/docs/monitoring/",
     "config/mounts/*.yaml": "usr/share/doc/ringmount/examples/",
     "examples/*": "usr/share/doc/ringmount/examples/",
 }

@@ -37,7 +37,7 @@ def test_every_file_has_its_sentence(folder: str) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in ("README.md", "docs/architecture.md", "CONTRIBUTING.md", "docs/configuration.md"):
+    for page in ("README.md", "docs/architecture.md", "CONTRIBUTING.md", "docs/configuration.md", "docs/operations.md"):
         text = (ROOT / page).read_text()
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert ((ROOT / page).parent / target).exists(), (page, target)

@@ -58,9 +58,24 @@ def remade(package: Path, version: str, change: Callable[[Path], None] = lambda 
     return made
 
 
+def own_database(box: Box) -> None:
+    """Gives the box a database of packages that only dpkg and apt in the box change: a file that the machine's change
+    would be stale in the box. It knows what is installed, and no package's files: reading all of them takes seconds."""
+    script = """
+        cd /var/lib/dpkg
+        mkdir /run/dpkg /run/dpkg/info /run/dpkg/updates /run/dpkg/triggers
+        cp status /run/dpkg/
+        echo 1 >/run/dpkg/info/format
+        (cd info && ls *.list) | (cd /run/dpkg/info && xargs touch)
+        mount --bind /run/dpkg /var/lib/dpkg
+        for folder in /var/lib/apt /var/cache/apt; do mount -t tmpfs -o mode=755 apt $folder; done
+    """
+    box.do("sh", "-ec", script)
+
+
 def dpkg(box: Box, *arguments: str) -> str:
-    """Runs dpkg in the box; returns what it said. Other packages' triggers wait: they are not about us, and slow."""
-    done = box.run("dpkg", "--no-triggers", "--force-unsafe-io", *arguments, timeout=180)
+    """Runs dpkg in the box; returns what it said."""
+    done = box.run("dpkg", "--force-unsafe-io", *arguments, timeout=180)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     return said

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from systemd.box import Box, booted, lack_of_box, wait_for
-from systemd.deb import dpkg, remade
+from systemd.deb import dpkg, own_database, remade
 
 BUSY = """
 import os, sys
@@ -45,6 +45,7 @@ def bare(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) 
     if reason := lack_of_box():
         pytest.skip(reason)
     with booted(tmp_path_factory.mktemp("box")) as box:
+        own_database(box)
         package = box.folder / "ringmount.deb"
         package.write_bytes(packages[0].read_bytes())
         yield box
