@@ -35,6 +35,8 @@ print(turns)
 """
 """Uses a mount without a pause, with one file open all the time; ends with an error at the first call that fails."""
 
+pytestmark = pytest.mark.timeout(600)  # the first test builds the package
+
 UNIT = "ringmount@data"
 MOUNTPOINT = "/mnt/data"
 

@@ -12,6 +12,8 @@ from systemd.guide import Command, blocks, fits
 
 GUIDE = (REPOSITORY / "docs/operations.md").read_text()
 BLOCKS = blocks(GUIDE)
+pytestmark = pytest.mark.timeout(600)  # the first test builds the package
+
 ENVIRONMENT = ["env", "--unset=PYTHONPATH", "--chdir=/root", "DEBIAN_FRONTEND=noninteractive"]
 
 
