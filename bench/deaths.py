@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from ringmount.daemon import control, places
+from ringmount.daemon import asked, control, places
 
 WAYS = {"SIGSEGV": signal.SIGSEGV, "replaced": signal.SIGUSR2, "SIGKILL": signal.SIGKILL}
 PATIENCE = 30.0
@@ -54,7 +54,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def one_death(name: str, mount: Path, number: int) -> float:
     """Seconds from the signal to an answer. The next worker's spare is there when it returns."""
     socket = places.socket_path(name)
-    status = control.ask(socket, "status")
+    status = control.ask(socket, asked.Status())
     began = time.perf_counter()
     os.kill(status["workers"][0]["pid"], number)
     answered = False
@@ -62,11 +62,11 @@ def one_death(name: str, mount: Path, number: int) -> float:
         try:
             os.statvfs(mount)
             # The dying worker may have answered this one.
-            answered = control.ask(socket, "status")["workers"][0]["pid"] != status["workers"][0]["pid"]
+            answered = control.ask(socket, asked.Status())["workers"][0]["pid"] != status["workers"][0]["pid"]
         except OSError:
             pass
     took = time.perf_counter() - began
-    wait_for(lambda: control.ask(socket, "status")["spare"] is not None)
+    wait_for(lambda: control.ask(socket, asked.Status())["spare"] is not None)
     return took
 
 
