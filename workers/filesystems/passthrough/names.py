@@ -72,8 +72,8 @@ class Names(Files):
         folder = self.objects.folder(parent)
         backing = self.backing_flags(flags) & ~os.O_TRUNC | os.O_NOFOLLOW
         if again.was_made(ctx, folder, name, stat.S_IFREG):
-            with self.credentials.worker():  # whoever makes a file may write to it, whatever its mode
-                fd = self.objects.descriptors.with_room(os.open, name, backing, dir_fd=folder)
+            with self.credentials.worker():
+                fd = self._open_made(folder, name, backing)
             return self._made(parent, name, flags, fd)
         backing |= os.O_CREAT | os.O_EXCL
         again.will_make(ctx)
@@ -86,6 +86,22 @@ class Names(Files):
             raise OSError(errno.ESTALE, "the name was taken meanwhile") from None
         ctx.done()
         return self._made(parent, name, flags, fd)
+
+    def _open_made(self, folder: int, name: bytes, flags: int) -> int:
+        """Whoever makes a file may write to it, whatever its mode. Without privileges a worker lets itself in first."""
+        try:
+            return self.objects.descriptors.with_room(os.open, name, flags, dir_fd=folder)
+        except PermissionError:
+            made = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            mode = stat.S_IMODE(os.fstat(made).st_mode)
+            os.chmod(proc_path(made), mode | stat.S_IRUSR | stat.S_IWUSR)
+            try:
+                return os.open(name, flags, dir_fd=folder)
+            finally:
+                os.chmod(proc_path(made), mode)
+        finally:
+            os.close(made)
 
     def tmpfile(self, ctx: Context, parent: NodeId, mode: int, flags: int) -> tuple[Entry, Opened]:
         folder = self.objects.folder(parent)
