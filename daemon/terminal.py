@@ -46,7 +46,8 @@ def is_capable() -> bool:
 
 
 class Terminal:
-    """The terminal of the standard streams. Use it with `with`; SIGTERM and SIGHUP end the program by SystemExit."""
+    """The terminal of the standard streams. Use it with `with`; SIGTERM and SIGHUP end the program by SystemExit, SIGINT
+    by KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self._in = sys.stdin.fileno() if sys.stdin.isatty() else -1
@@ -55,9 +56,11 @@ class Terminal:
         self._handlers = {
             signal.SIGWINCH: signal.signal(signal.SIGWINCH, self._wake),
             signal.SIGTSTP: signal.signal(signal.SIGTSTP, self._pause),
-            signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
-            signal.SIGHUP: signal.signal(signal.SIGHUP, _end),
+            signal.SIGINT: signal.signal(signal.SIGINT, self._end),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, self._end),
+            signal.SIGHUP: signal.signal(signal.SIGHUP, self._end),
         }
+        self._ended_by: int | None = None
 
     def __enter__(self) -> "Terminal":
         self._enter()
@@ -92,6 +95,16 @@ class Terminal:
         self._enter()
         os.write(self._wakeup[1], b"w")
 
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self._ended_by = number
+        self._raise_end()
+
+    def _raise_end(self) -> None:
+        if self._ended_by == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._ended_by is not None:
+            raise SystemExit(128 + self._ended_by)
+
     @property
     def size(self) -> os.terminal_size:
         """Columns and lines."""
@@ -107,6 +120,7 @@ class Terminal:
         """Waits that long, or until the window has another size. False once the user wants to quit."""
         deadline = time.monotonic() + seconds
         files = [self._wakeup[0]] + ([self._in] if self._in >= 0 else [])
+        self._raise_end()  # what was raised in a finalizer's or weak reference's call is lost
         while (left := deadline - time.monotonic()) > 0:
             ready = select.select(files, [], [], left)[0]
             if self._in in ready and (not (keys := os.read(self._in, 64)) or b"q" in keys.lower()):
@@ -120,7 +134,3 @@ class Terminal:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
