@@ -46,8 +46,8 @@ def is_capable() -> bool:
 
 
 class Terminal:
-    """The terminal of the standard streams. Use it with `with`; SIGTERM and SIGHUP end the program by SystemExit, SIGINT
-    by KeyboardInterrupt."""
+    """The terminal of the standard streams. Use it with `with`; SIGTERM and SIGHUP end the program by SystemExit,
+    SIGINT by KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self._in = sys.stdin.fileno() if sys.stdin.isatty() else -1
