@@ -76,6 +76,32 @@ def test_a_supervisor_that_is_killed_leaves_open_files_and_calls_to_the_next(box
     box.systemctl("stop", "ringmount@killed")
 
 
+@pytest.mark.parametrize("transport", ["io_uring", "dev_fuse"])
+def test_all_processes_that_are_killed_at_once_leave_open_files_to_the_next(box: Box, transport: str) -> None:
+    """One of the files has no name any more, so that only the service manager can have it (`data: userspace`)."""
+    unit = f"ringmount@all-{transport}"
+    mountpoint = passthrough(box, f"all-{transport}", transport=transport, data="userspace")
+    box.systemctl("start", unit)
+    stored = box.show(unit, "NFileDescriptorStore")
+    kept, nameless = box.path(mountpoint) / "kept", box.path(mountpoint) / "nameless"
+    with kept.open("w+") as first, nameless.open("w+") as second:
+        for file in (first, second):
+            file.write("before")
+            file.flush()
+        nameless.unlink()
+        old = box.main_pid(unit)
+        box.systemctl("kill", "--kill-whom=all", "--signal=KILL", unit)
+        restarted(box, unit, old)
+        for file in (first, second):
+            file.write(" and after")
+            file.flush()
+            file.seek(0)
+            assert file.read() == "before and after"
+    assert [path.name for path in box.path(mountpoint).iterdir()] == ["kept"]
+    wait_for(lambda: box.show(unit, "NFileDescriptorStore") == stored, "the nameless file to be given up", box=box)
+    box.systemctl("stop", unit)
+
+
 def test_a_supervisor_that_takes_no_turn_is_replaced_by_the_watchdog(box: Box) -> None:
     mountpoint = passthrough(box, "watched")
     box.drop_in("ringmount@watched.service", "Service", WatchdogSec="3", TimeoutAbortSec="3")
