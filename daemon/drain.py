@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ringmount.daemon import asked, holders, mounting
+from ringmount.daemon import asked, holders
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.control import LATER, Client
-from ringmount.daemon.errands import Errands
-from ringmount.daemon.exitcodes import Failure
+from ringmount.daemon.errands import Errands, unmounting
 from ringmount.daemon.fdstore import ServiceManager
 from ringmount.daemon.loop import Loop
 from ringmount.daemon.mount import Mount
@@ -58,15 +57,7 @@ class Drain:
         if number is not None:
             self._mounts |= holders.mount_ids(number)
 
-        def unmount() -> int:
-            try:
-                mounting.unmount(path, connection=number)
-            except Failure as failure:
-                log.error("%s", failure)
-                return 1
-            return 0
-
-        self._errand = self._errands.run(unmount, PATIENCE)
+        self._errand = self._errands.run(unmounting(path, number), PATIENCE)
         if self._mount.draining is None:
             self._mount.draining = time.time()
             log.info("draining: %s is taken out of the tree, the mount ends when nobody uses it any more", path)

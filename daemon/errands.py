@@ -1,13 +1,18 @@
 """Throw-away processes that do one thing each which may block, while the loop goes on."""
 
 import contextlib
+import logging
 import os
 import signal
 import time
 from collections.abc import Callable
 
+from ringmount.daemon import mounting
 from ringmount.daemon.children import throw_away
+from ringmount.daemon.exitcodes import Failure
 from ringmount.daemon.loop import Loop
+
+log = logging.getLogger(__name__)
 
 
 class Errands:
@@ -67,3 +72,17 @@ def statfs_on(cpu: int, mountpoint: str) -> Callable[[], int]:
         return 0
 
     return ask
+
+
+def unmounting(path: str, connection: int | None) -> Callable[[], int]:
+    """An errand: takes the mount of this connection out of the tree, and says why where it cannot."""
+
+    def unmount() -> int:
+        try:
+            mounting.unmount(path, connection=connection)
+        except Failure as failure:
+            log.error("%s", failure)
+            return 1
+        return 0
+
+    return unmount

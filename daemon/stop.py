@@ -9,7 +9,7 @@ from ringmount.daemon import mounting
 from ringmount.daemon.children import State
 from ringmount.daemon.connection import Connection
 from ringmount.daemon.crew import Crew
-from ringmount.daemon.errands import Errands
+from ringmount.daemon.errands import Errands, unmounting
 from ringmount.daemon.exitcodes import Failure
 from ringmount.daemon.loop import Loop
 from ringmount.workers import messages
@@ -34,17 +34,7 @@ class Stop:
 
     def unmount(self, path: str) -> None:
         """Takes the mount out of the tree, by a child: it may have to write back what the workers must answer."""
-        number = self._connection.number
-
-        def unmount() -> int:
-            try:
-                mounting.unmount(path, connection=number)
-            except Failure as failure:
-                log.error("%s", failure)
-                return 1
-            return 0
-
-        errand = self._errands.run(unmount, 10 * STOP_PATIENCE)
+        errand = self._errands.run(unmounting(path, self._connection.number), 10 * STOP_PATIENCE)
         while errand in self._errands and not self._is_hurried():
             self._loop.turn(1.0)
 

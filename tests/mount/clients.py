@@ -9,6 +9,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -177,6 +178,18 @@ def state_of(pid: int) -> str:
         with contextlib.suppress(OSError):
             found.append(Path(f"/proc/{pid}/{name}").read_text().strip())
     return "\n".join(found)
+
+
+@contextlib.contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    """These processes do nothing meanwhile (SIGSTOP)."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def status(mount: ServedMount) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 """`ringmount ps`: what is in flight, also when no worker answers."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
-from mount.clients import client, cpus, said, serve_class, wait_for, worker_pids
+from mount.clients import client, cpus, said, serve_class, stopped, wait_for, worker_pids
 from mount.support import TRANSPORTS, ringmount
 
 CPUS = cpus()
@@ -34,18 +32,14 @@ def test_a_request_is_shown_with_its_caller(tmp_path: Path, transport: str) -> N
 
 
 def test_it_answers_while_every_worker_is_stopped(tmp_path: Path) -> None:
-    with serve_class(tmp_path, "Tree") as mount:
-        pids = worker_pids(mount)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            with client("import os, sys; os.stat(sys.argv[1])", mount.path / "f3", cpu=CPUS[0]):
-                done = ringmount("ps", mount.name)
-                assert done.returncode == 0, done.stderr
-                assert mount.status()["workers"]
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+    with (
+        serve_class(tmp_path, "Tree") as mount,
+        stopped(worker_pids(mount)),
+        client("import os, sys; os.stat(sys.argv[1])", mount.path / "f3", cpu=CPUS[0]),
+    ):
+        done = ringmount("ps", mount.name)
+        assert done.returncode == 0, done.stderr
+        assert mount.status()["workers"]
 
 
 def test_a_mount_that_is_not_there_is_named() -> None:

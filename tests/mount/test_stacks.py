@@ -3,13 +3,12 @@
 import functools
 import json
 import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mount.clients import client, cpus, said, serve_class, status, wait_for, worker_pids
+from mount.clients import client, cpus, said, serve_class, status, stopped, wait_for, worker_pids
 from mount.support import TRANSPORTS, ServedMount, ringmount, serve
 
 from ringmount.daemon import asked, control, places, ps
@@ -142,17 +141,12 @@ def test_of_a_worker_that_is_stopped_it_says_so(tmp_path: Path) -> None:
     with serve_class(tmp_path, "AsyncGate") as mount, client(READ, mount.path / "f0", cpu=CPUS[0]):
         wait_for(lambda: said(tmp_path, "begin"))
         pids = worker_pids(mount)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
+        with stopped(pids):
             for _ in range(2):
                 done = ringmount("ps", mount.name, "--stack")
                 assert done.returncode == 0, done.stderr
                 assert done.stdout.count("did not answer: it is stopped") >= len(pids)
                 assert "    its worker did not answer" in done.stdout
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
         (tmp_path / "go").touch()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyte
 import pytest
-from mount.clients import call, client, cpus, said, serve_class, wait_for, worker_pids
+from mount.clients import call, client, cpus, said, serve_class, stopped, wait_for, worker_pids
 from mount.support import ringmount
 
 from ringmount.daemon import asked, places
@@ -136,29 +136,25 @@ def test_the_terminal_is_left_as_it_was(tmp_path: Path, how: str) -> None:
 
 
 def test_a_pipe_gets_one_plain_page_also_while_every_worker_hangs(tmp_path: Path) -> None:
-    with serve_class(tmp_path, "Tree") as mount:
-        pids = worker_pids(mount)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            with client("import os, sys; os.stat(sys.argv[1])", mount.path / "f3", cpu=CPUS[0]) as waiting:
-                done = ringmount("top", mount.name, "--interval", "0.1")
-                assert done.returncode == 0, done.stderr
-                assert "\x1b" not in done.stdout
-                assert done.stdout.startswith(f"{mount.name}: mountfs:Tree on ")
+    with (
+        serve_class(tmp_path, "Tree") as mount,
+        stopped(worker_pids(mount)),
+        client("import os, sys; os.stat(sys.argv[1])", mount.path / "f3", cpu=CPUS[0]) as waiting,
+    ):
+        done = ringmount("top", mount.name, "--interval", "0.1")
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout
+        assert done.stdout.startswith(f"{mount.name}: mountfs:Tree on ")
 
-                def answers_at_once() -> bool:
-                    """Within a second, which a busy machine may not give a process each time."""
-                    begun = time.monotonic()
-                    control.ask(places.socket_path(mount.name), asked.Status())
-                    control.ask(places.socket_path(mount.name), asked.Requests())
-                    return time.monotonic() - begun < 1.0
+        def answers_at_once() -> bool:
+            """Within a second, which a busy machine may not give a process each time."""
+            begun = time.monotonic()
+            control.ask(places.socket_path(mount.name), asked.Status())
+            control.ask(places.socket_path(mount.name), asked.Requests())
+            return time.monotonic() - begun < 1.0
 
-                wait_for(answers_at_once, "status and ps within a second")
-                assert not waiting.is_done()
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+        wait_for(answers_at_once, "status and ps within a second")
+        assert not waiting.is_done()
 
 
 def test_a_mount_that_is_not_there_is_a_failure() -> None:

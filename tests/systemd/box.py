@@ -59,19 +59,7 @@ def lack_of_box() -> str | None:
     interpreter = (REPOSITORY / ".venv/bin/python").resolve()
     if not str(interpreter).startswith(("/usr/", "/bin/", "/opt/")):
         return f"needs an interpreter that ProtectHome= does not hide; {interpreter} is in a home"
-    try_it = [
-        "unshare",
-        "--mount",
-        "--propagation",
-        "private",
-        "--pid",
-        "--cgroup",
-        "--ipc",
-        "--uts",
-        "--net",
-        "--fork",
-    ]
-    tried = subprocess.run([*try_it, "true"], capture_output=True, text=True, timeout=30, check=False)
+    tried = subprocess.run([*UNSHARE, "true"], capture_output=True, text=True, timeout=30, check=False)
     return f"needs namespaces: {tried.stderr.strip()}" if tried.returncode else None
 
 

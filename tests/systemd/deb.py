@@ -1,15 +1,17 @@
 """The Debian package for tests: built once a run, and made into packages of later versions."""
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from systemd.box import REPOSITORY, Box
+import pytest
+from systemd.box import REPOSITORY, Box, booted, lack_of_box
 
 RECIPE = REPOSITORY / ".deb/build.py"
 SITE = "usr/lib/ringmount/site/lib/python3.*/site-packages"
@@ -56,6 +58,16 @@ def remade(package: Path, version: str, change: Callable[[Path], None] = lambda 
         change(packages)
         subprocess.run(["dpkg-deb", "-Znone", "-b", tree, made], check=True, capture_output=True, timeout=60)
     return made
+
+
+@contextlib.contextmanager
+def bare_box(folder: Path) -> Iterator[Box]:
+    """A box that has never seen ringmount. Skips where there can be none."""
+    if reason := lack_of_box():
+        pytest.skip(reason)
+    with booted(folder) as box:
+        own_database(box)
+        yield box
 
 
 def own_database(box: Box) -> None:

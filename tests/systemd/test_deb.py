@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from systemd.box import Box, booted, lack_of_box, wait_for
-from systemd.deb import dpkg, own_database, remade
+from systemd.box import Box, wait_for
+from systemd.deb import bare_box, dpkg, remade
 
 BUSY = """
 import os, sys
@@ -44,10 +44,7 @@ MOUNTPOINT = "/mnt/data"
 @pytest.fixture(scope="module")
 def bare(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A box that has never seen ringmount, with packages in its folder."""
-    if reason := lack_of_box():
-        pytest.skip(reason)
-    with booted(tmp_path_factory.mktemp("box")) as box:
-        own_database(box)
+    with bare_box(tmp_path_factory.mktemp("box")) as box:
         package = box.folder / "ringmount.deb"
         package.write_bytes(packages[0].read_bytes())
         yield box

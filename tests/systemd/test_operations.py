@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from systemd.box import REPOSITORY, Box, booted, lack_of_box
-from systemd.deb import own_database
+from systemd.box import REPOSITORY, Box
+from systemd.deb import bare_box
 from systemd.guide import Command, blocks, fits
 
 GUIDE = (REPOSITORY / "docs/operations.md").read_text()
@@ -20,10 +20,7 @@ ENVIRONMENT = ["env", "--unset=PYTHONPATH", "--chdir=/root", "DEBIAN_FRONTEND=no
 @pytest.fixture(scope="module")
 def machine(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A box with the package in root's folder."""
-    if reason := lack_of_box():
-        pytest.skip(reason)
-    with booted(tmp_path_factory.mktemp("box")) as box:
-        own_database(box)
+    with bare_box(tmp_path_factory.mktemp("box")) as box:
         (box.path("/root") / packages[0].name).write_bytes(packages[0].read_bytes())
         yield box
 
