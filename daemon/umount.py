@@ -85,8 +85,9 @@ def take_away(identity: Identity) -> set[int]:
     """Takes the mount out of the tree, wherever it is seen; returns its connections' numbers. Raises Failure."""
     numbers = set()
     for entry in places.mounts_of(identity):
-        numbers.add(mounting.connection_id(entry))
-        mounting.unmount(entry.mountpoint, connection=mounting.connection_id(entry))
+        number = mounting.connection_id(entry)
+        numbers.add(number)
+        mounting.unmount(entry.mountpoint, connection=number)
     return numbers
 
 
